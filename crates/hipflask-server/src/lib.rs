@@ -1,0 +1,5 @@
+//! Sockets, the reactor, threads and timers. Knows no Python and no routes: see [`Handler`].
+
+mod handler;
+
+pub use handler::*;

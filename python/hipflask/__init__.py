@@ -1,0 +1,3 @@
+"""Flask's API on a Rust engine."""
+
+from . import _bootstrap as _bootstrap

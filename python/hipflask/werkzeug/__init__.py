@@ -1,0 +1,1 @@
+"""The part of Werkzeug's API that Flask applications and extensions use."""
