@@ -1,5 +1,1 @@
-//! Sockets, the reactor, threads and timers. Knows no Python and no routes: see [`Handler`].
-
-mod handler;
-
-pub use handler::*;
+//! Sockets, the reactor, threads and timers. Knows no Python and no routes: see `handler.rs`.
