@@ -1,0 +1,77 @@
+# `make` alone prints this list. Two targets do everything on a fresh machine: `make run` and `make test`.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+# The profile that `build` uses: `release` is what we ship and measure.
+PROFILE ?= release
+
+.PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem fuzz clean
+
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: tests/requirements.txt
+	@command -v cargo >/dev/null || { echo "Hipflask needs Rust 1.88 or newer: install it from https://rustup.rs and try again."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+setup: $(VENV)/.ready ## Make the virtual environment with what development needs
+
+# Debian's packages that the tests use: a browser for the end-to-end test.
+system:
+	@if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then \
+	  if command -v apt-get >/dev/null; then \
+	    SUDO=; [ "$$(id -u)" = 0 ] || SUDO=sudo; \
+	    $$SUDO apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq chromium chromium-driver >/dev/null; \
+	  else echo "chromium and chromedriver are not installed: the browser test will fail"; fi; fi
+
+build: setup ## Build the native module (release) into the virtual environment
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet --profile $(PROFILE)
+
+dev: ## The same, quicker to build and slower to run
+	@$(MAKE) --no-print-directory build PROFILE=dev
+
+run: build ## Serve the example application on port 8000
+	$(BIN)/hipflask --app examples/hello/app.py run --port $(PORT)
+
+test: system setup ## Run every Rust and Python test
+	cargo test --workspace --quiet
+	@$(MAKE) --no-print-directory build PROFILE=$${TEST_PROFILE:-quick}
+	$(BIN)/python -m pytest -q
+
+test-rust: ## Run the Rust tests alone
+	cargo test --workspace --quiet
+
+test-python: ## Run the Python tests alone, with the native module as it is
+	$(BIN)/python -m pytest -q
+
+lint: setup ## Formatting, lints, types, stubs
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff format --check python tests benches examples
+	$(BIN)/ruff check python tests benches examples
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest hipflask._core
+
+fmt: setup ## Format everything
+	cargo fmt --all
+	$(BIN)/ruff format python tests benches examples
+	$(BIN)/ruff check --fix --quiet python tests benches examples
+
+check: lint test ## What continuous integration runs
+
+wheel: setup ## Build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/maturin build --release --out dist
+	$(BIN)/maturin sdist --out dist
+
+bench: build ## Measure Hipflask beside its peers; writes benches/RESULTS.md
+	$(BIN)/python benches/run.py
+
+clean: ## Remove what was built
+	rm -rf target $(VENV) dist .cache benches/.envs
