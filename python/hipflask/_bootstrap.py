@@ -6,14 +6,20 @@ import importlib.abc
 import importlib.util
 import sys
 
+loaded: set = set()
+
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    temporary = True
+
     def find_spec(self, name, path=None, target=None):
+        from . import alias
+
         for ours, theirs in (("hipflask.werkzeug.", "werkzeug."), ("hipflask.", "flask.")):
             if name.startswith(ours) and not name.startswith("hipflask._"):
                 real = theirs + name[len(ours):]
                 try:
-                    if importlib.util.find_spec(real) is None:
+                    if real not in sys.modules and alias._installed_spec(real) is None:
                         return None
                 except ModuleNotFoundError:
                     return None
@@ -21,13 +27,37 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def create_module(self, spec):
-        return importlib.import_module(spec.origin)
+        from . import alias
+
+        before = set(sys.modules)
+        module = importlib.import_module(spec.origin)
+        if not any(isinstance(finder, alias._AliasFinder) for finder in sys.meta_path):
+            loaded.update(n for n in set(sys.modules) - before if n.partition(".")[0] in ("flask", "werkzeug"))
+        return module
 
     def exec_module(self, module):
-        spec = importlib.util.find_spec(module.__name__)
+        from . import alias
+
+        spec = alias._installed_spec(module.__name__)
         if spec is not None:
             module.__spec__ = spec
             module.__loader__ = spec.loader
 
 
+def _forward(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    for module in ("app", "blueprints", "config", "ctx", "globals", "helpers", "json", "signals", "templating",
+                   "wrappers", "sessions"):
+        try:
+            return getattr(importlib.import_module("hipflask." + module), name)
+        except AttributeError:
+            pass
+    try:
+        return importlib.import_module("hipflask." + name)
+    except ModuleNotFoundError:
+        raise AttributeError(name) from None
+
+
 sys.meta_path.append(_Finder())
+sys.modules["hipflask"].__dict__.setdefault("__getattr__", _forward)
