@@ -4,6 +4,7 @@ and Werkzeug, so that those that are can be tested in place."""
 import importlib
 import importlib.abc
 import importlib.util
+import os
 import sys
 
 loaded: set = set()
@@ -17,6 +18,9 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
         for ours, theirs in (("hipflask.werkzeug.", "werkzeug."), ("hipflask.", "flask.")):
             if name.startswith(ours) and not name.startswith("hipflask._"):
+                place = os.path.join(os.path.dirname(__file__), *name.split(".")[1:])
+                if os.path.exists(place + ".py") or os.path.exists(os.path.join(place, "__init__.py")):
+                    return None
                 real = theirs + name[len(ours):]
                 try:
                     if real not in sys.modules and alias._installed_spec(real) is None:
@@ -59,5 +63,6 @@ def _forward(name):
         raise AttributeError(name) from None
 
 
-sys.meta_path.append(_Finder())
+# First, since the path of a package taken from Werkzeug would make second copies of its modules.
+sys.meta_path.insert(0, _Finder())
 sys.modules["hipflask"].__dict__.setdefault("__getattr__", _forward)
