@@ -14,13 +14,13 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     temporary = True
 
     def find_spec(self, name, path=None, target=None):
-        from . import alias
-
         for ours, theirs in (("hipflask.werkzeug.", "werkzeug."), ("hipflask.", "flask.")):
             if name.startswith(ours) and not name.startswith("hipflask._"):
                 place = os.path.join(os.path.dirname(__file__), *name.split(".")[1:])
                 if os.path.exists(place + ".py") or os.path.exists(os.path.join(place, "__init__.py")):
                     return None
+                from . import alias
+
                 real = theirs + name[len(ours):]
                 try:
                     if real not in sys.modules and alias._installed_spec(real) is None:
