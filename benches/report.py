@@ -1,0 +1,134 @@
+"""Turn the measurements of run.py into RESULTS.md and results.svg."""
+
+from __future__ import annotations
+
+import html
+import statistics
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def median_and_spread(runs: list[dict], key: str) -> tuple[float, float] | None:
+    """The median of a figure over the rounds, and half its range; None where the server gave wrong answers."""
+    values = [run[key] for run in runs if key in run and not run.get("bad")]
+    if not values:
+        return None
+    return statistics.median(values), (max(values) - min(values)) / 2
+
+
+def cell(runs: list[dict] | None, key: str, digits: int) -> str:
+    """A table's cell."""
+    if not runs:
+        return ""
+    found = median_and_spread(runs, key)
+    if found is None:
+        return "fails"
+    middle, spread = found
+    return f"{middle:,.{digits}f} ±{spread:,.{digits}f}"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, its first column to the left and the others to the right."""
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def write_report(results: dict) -> None:
+    """Write RESULTS.md and results.svg from what run.py measured."""
+    workloads = results["workloads"]
+    main = [name for name in workloads if not name.startswith("latency")]
+    servers = list(results["versions"])
+    machine = results["machine"]
+    parts = [
+        "# Results\n",
+        f"Measured with `{machine['command']}` on {machine['date']}: {machine['cpu']}, {machine['cores']} cores, "
+        f"Linux {machine['kernel']}, CPython {machine['python']}. The server has one core, the load generator the other; "
+        "64 keep-alive connections; medians of interleaved rounds, ± half the range. “fails” means that answers were "
+        "wrong or the connection broke.\n",
+        "## CPU µs per request\n",
+        table(
+            ["server", *main],
+            [[name, *(cell(workloads[load].get(name), "cpu", 1) for load in main)] for name in servers],
+        ),
+        "## Requests per second\n",
+        table(
+            ["server", *main],
+            [[name, *(cell(workloads[load].get(name), "rate", 0) for load in main)] for name in servers],
+        ),
+        "## One connection: latency in µs\n",
+        table(
+            ["server", "p50", "p99"],
+            [
+                [name, *(f"{statistics.median(run['classes'][0][key] for run in runs):,.0f}" for key in ("p50", "p99"))]
+                for name, runs in workloads.get("latency of one connection", {}).items()
+                if all("classes" in run for run in runs)
+            ],
+        ),
+        "## Fast views beside slow ones\n",
+        "400 requests a second at random times; milliseconds of the fast view (of the only view in the last mix), "
+        "counted from the time at which the request was due.\n",
+        table(
+            ["load", "server", "p50", "p99"],
+            [
+                [name, server, *(f"{result['classes'][0][key] / 1e3:.2f}" for key in ("p50", "p99"))]
+                for name, rows in results["mixes"].items()
+                for server, result in rows.items()
+                if "classes" in result
+            ],
+        ),
+        "## Memory and start\n",
+        table(
+            ["server", "start to first answer, ms"],
+            [[name, f"{value:.0f}"] for name, value in results["first_answer_ms"].items()],
+        ),
+    ]
+    for name, memory in results["memory"].items():
+        parts.append(
+            f"{name}: {memory['rest_mib']:.1f} MiB resident after the benchmark, "
+            f"{memory['idle_connection_bytes']:,.0f} bytes more for each of 10,000 idle keep-alive connections.\n"
+        )
+    parts += [
+        "## Versions\n",
+        table(["server", "version"], [[name, version or "system"] for name, version in results["versions"].items()]),
+        "![CPU µs per request](results.svg)\n",
+    ]
+    (HERE / "RESULTS.md").write_text("\n".join(parts))
+    (HERE / "results.svg").write_text(plot(workloads, servers))
+
+
+def plot(workloads: dict, servers: list[str], shown: tuple[str, ...] = ("plain", "param", "post-json", "session")) -> str:
+    """Bars of CPU µs per request for a few workloads, cut at a length that keeps the short bars readable."""
+    width, bar, gap, left = 760, 16, 5, 190
+    top, lines = 30, []
+    y = top
+    for workload in shown:
+        found = {
+            name: median_and_spread(workloads[workload][name], "cpu") for name in servers if name in workloads.get(workload, {})
+        }
+        values = {name: pair[0] for name, pair in found.items() if pair}
+        if not values:
+            continue
+        scale = (width - left - 90) / min(max(values.values()), 12 * min(values.values()))
+        lines.append(f'<text x="8" y="{y}" class="head">{workload}: CPU µs per request</text>')
+        y += 12
+        for name, value in values.items():
+            length = min(value * scale, width - left - 90)
+            cut = " →" if value * scale > length else ""
+            kind = "ours" if name == "Hipflask" else "raw" if name.startswith("raw") else "peer"
+            lines.append(
+                f'<text x="{left - 6}" y="{y + bar - 4}" class="name">{html.escape(name)}</text>'
+                f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{bar}" class="{kind}"/>'
+                f'<text x="{left + length + 5:.1f}" y="{y + bar - 4}">{value:.1f}{cut}</text>'
+            )
+            y += bar + gap
+        y += 26
+    style = (
+        "text{font:12px sans-serif;fill:#555}.name{text-anchor:end}.head{font-weight:bold}"
+        ".ours{fill:#2a7ae2}.peer{fill:#b8bec6}.raw{fill:#7fb77e}"
+        "@media (prefers-color-scheme:dark){text{fill:#bbb}.peer{fill:#5b626b}}"
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" width="{width}" height="{y}" role="img" '
+        f'aria-label="CPU time per request of several servers"><style>{style}</style>' + "".join(lines) + "</svg>\n"
+    )
