@@ -105,7 +105,7 @@ def safe_join(directory: str, *untrusted: str) -> str | None:
 
 def _escapes(part: str) -> bool:
     """Whether a normalised part is absolute, climbs, or means something special to the operating system."""
-    if part.startswith("/") or os.path.isabs(part) or part == ".." or part.startswith("../"):
+    if part == ".." or part.startswith(("/", "../")) or os.path.isabs(part):
         return True
     if any(sep in part for sep in _os_alt_seps):
         return True
