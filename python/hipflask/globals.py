@@ -1,0 +1,42 @@
+"""The proxies to the current app and request.
+
+Implements `flask.globals` (3.1). The two variables are slots of one native context variable, see `hipflask._core`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from ._core import LocalProxy, app_slot, request_slot
+
+if TYPE_CHECKING:
+    from contextvars import ContextVar
+
+    from .app import Flask
+    from .ctx import AppContext, RequestContext, _AppCtxGlobals
+    from .sessions import SessionMixin
+    from .wrappers import Request
+
+# Extensions' tests compare these first lines, so they are Flask's.
+_no_app_msg = """\
+Working outside of application context.
+
+The code that ran needs to know the current app. Push a context around it, for example
+with "with app.app_context():" in a script or a test.\
+"""
+_no_req_msg = """\
+Working outside of request context.
+
+The code that ran needs an HTTP request. It belongs in a view function or a hook; in a
+test, push a context around it with "with app.test_request_context():".\
+"""
+
+_cv_app = cast("ContextVar[AppContext]", app_slot)
+app_ctx = cast("AppContext", LocalProxy(_cv_app, unbound_message=_no_app_msg))
+current_app = cast("Flask", LocalProxy(_cv_app, "app", unbound_message=_no_app_msg))
+g = cast("_AppCtxGlobals", LocalProxy(_cv_app, "g", unbound_message=_no_app_msg))
+
+_cv_request = cast("ContextVar[RequestContext]", request_slot)
+request_ctx = cast("RequestContext", LocalProxy(_cv_request, unbound_message=_no_req_msg))
+request = cast("Request", LocalProxy(_cv_request, "request", unbound_message=_no_req_msg))
+session = cast("SessionMixin", LocalProxy(_cv_request, "session", unbound_message=_no_req_msg))
