@@ -5,10 +5,9 @@ Implements `flask.globals` (3.1). The two variables are slots of one native cont
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 from ._core import LocalProxy, app_slot, request_slot
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextvars import ContextVar
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from .sessions import SessionMixin
     from .wrappers import Request
 
-# Extensions' tests compare these first lines, so they are Flask's.
+# Tests of apps and extensions compare the first line, so it is Flask's.
 _no_app_msg = """\
 Working outside of application context.
 
@@ -31,12 +30,12 @@ The code that ran needs an HTTP request. It belongs in a view function or a hook
 test, push a context around it with "with app.test_request_context():".\
 """
 
-_cv_app = cast("ContextVar[AppContext]", app_slot)
-app_ctx = cast("AppContext", LocalProxy(_cv_app, unbound_message=_no_app_msg))
-current_app = cast("Flask", LocalProxy(_cv_app, "app", unbound_message=_no_app_msg))
-g = cast("_AppCtxGlobals", LocalProxy(_cv_app, "g", unbound_message=_no_app_msg))
+_cv_app: ContextVar[AppContext] = app_slot
+app_ctx: AppContext = LocalProxy(_cv_app, unbound_message=_no_app_msg)  # type: ignore[assignment]
+current_app: Flask = LocalProxy(_cv_app, "app", unbound_message=_no_app_msg)  # type: ignore[assignment]
+g: _AppCtxGlobals = LocalProxy(_cv_app, "g", unbound_message=_no_app_msg)  # type: ignore[assignment]
 
-_cv_request = cast("ContextVar[RequestContext]", request_slot)
-request_ctx = cast("RequestContext", LocalProxy(_cv_request, unbound_message=_no_req_msg))
-request = cast("Request", LocalProxy(_cv_request, "request", unbound_message=_no_req_msg))
-session = cast("SessionMixin", LocalProxy(_cv_request, "session", unbound_message=_no_req_msg))
+_cv_request: ContextVar[RequestContext] = request_slot
+request_ctx: RequestContext = LocalProxy(_cv_request, unbound_message=_no_req_msg)  # type: ignore[assignment]
+request: Request = LocalProxy(_cv_request, "request", unbound_message=_no_req_msg)  # type: ignore[assignment]
+session: SessionMixin = LocalProxy(_cv_request, "session", unbound_message=_no_req_msg)  # type: ignore[assignment]

@@ -471,7 +471,7 @@ impl SlotVar {
     }
 
     fn __repr__(&self) -> String {
-        format!("<ContextVar name={:?}>", self.name())
+        format!("<ContextVar name='{}'>", self.name())
     }
 }
 

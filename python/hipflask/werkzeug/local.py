@@ -8,18 +8,29 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from types import GenericAlias
 
 from .._core import LocalProxy
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any, Generic, TypeVar
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["Local", "LocalManager", "LocalProxy", "LocalStack", "release_local"]
+    T = TypeVar("T")
 
-T = TypeVar("T")
+    class _Stack(Generic[T]):
+        pass
+else:
+
+    class _Stack:
+        __slots__ = ()
+        __class_getitem__ = classmethod(GenericAlias)
+
+
+__all__ = ["Local", "LocalManager", "LocalProxy", "LocalStack", "release_local"]
 
 
 def release_local(local: Local | LocalStack[Any]) -> None:
@@ -72,7 +83,7 @@ class Local:
         self.__storage.set({key: value for key, value in values.items() if key != name})
 
 
-class LocalStack(Generic[T]):
+class LocalStack(_Stack[T] if TYPE_CHECKING else _Stack):
     """A stack whose items belong to the current context.
 
     Args:

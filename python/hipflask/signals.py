@@ -1,0 +1,74 @@
+"""The signals that an app sends.
+
+Implements `flask.signals` (3.1) on blinker. A signal is made when somebody first asks for it by name, so blinker is
+imported only by programs that listen: while `_made` is empty, nobody does.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from blinker import Namespace, NamedSignal
+
+    from .sansio.app import App
+
+    _signals: Namespace
+    template_rendered: NamedSignal
+    before_render_template: NamedSignal
+    request_started: NamedSignal
+    request_finished: NamedSignal
+    request_tearing_down: NamedSignal
+    got_request_exception: NamedSignal
+    appcontext_tearing_down: NamedSignal
+    appcontext_pushed: NamedSignal
+    appcontext_popped: NamedSignal
+    message_flashed: NamedSignal
+
+_NAMES = (
+    "template_rendered",
+    "before_render_template",
+    "request_started",
+    "request_finished",
+    "request_tearing_down",
+    "got_request_exception",
+    "appcontext_tearing_down",
+    "appcontext_pushed",
+    "appcontext_popped",
+    "message_flashed",
+)
+
+# The signals that exist so far. The native dispatcher holds this dict too: it is changed, never replaced.
+_made: dict[str, NamedSignal] = {}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "_signals":
+        from blinker import Namespace
+
+        value: Any = Namespace()
+    elif name in _NAMES:
+        namespace = globals().get("_signals") or __getattr__("_signals")
+        value = _made[name] = namespace.signal(name.replace("_", "-"))
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES})
+
+
+def send(name: str, app: App, **values: Any) -> None:
+    """Send the signal called `name` from `app` if anybody listens to it.
+
+    Args:
+        name: The signal's attribute name in this module.
+        app: The sender.
+        values: What the receivers get.
+    """
+    signal = _made.get(name)
+    if signal is not None and signal.receivers:
+        signal.send(app, _async_wrapper=app.ensure_sync, **values)
