@@ -1,4 +1,24 @@
 //! HTTP/1.0 and 1.1 as RFC 9110 and RFC 9112 define them: bytes in, events out.
 //!
-//! Knows no socket, clock, thread or Python.
+//! Knows no socket, clock, thread or Python. A server feeds what it has read to [`RequestHead::parse`], then to a
+//! [`BodyDecoder`], and writes what [`response::ResponseWriter`] makes. The other modules read and write the values
+//! inside fields and bodies: queries and forms, cookies, multipart, ranges, conditions, dates.
+//!
+//! Strict by default: whatever two readers could understand differently is an [`Error`], and an error ends the
+//! connection. Leniency is a named member of [`Limits`].
 #![forbid(unsafe_code)]
+
+pub mod body;
+pub mod date;
+mod error;
+pub mod head;
+mod limits;
+pub mod query;
+pub mod response;
+mod target;
+mod token;
+
+pub use body::BodyDecoder;
+pub use error::Error;
+pub use head::{Framing, RequestHead, Version};
+pub use limits::{Limits, Underscores};

@@ -1,0 +1,128 @@
+//! Percent-encoding and `application/x-www-form-urlencoded`, with Werkzeug's results.
+//!
+//! Escapes that are no escapes (`%zz`, a lone `%`) stay as they are. Escapes that decode to bytes which are not UTF-8
+//! stay percent-encoded. Everything takes time linear in the input.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::Utf8Error;
+
+/// Undoes percent-encoding, byte for byte. `+` means itself.
+#[must_use]
+pub fn percent_decode(bytes: &[u8]) -> Cow<'_, [u8]> {
+    match memchr::memchr(b'%', bytes) {
+        None => Cow::Borrowed(bytes),
+        Some(_) => Cow::Owned(decode(bytes, false)),
+    }
+}
+
+/// Undoes percent-encoding of text; with `plus`, `+` means a space.
+///
+/// Bytes that are not UTF-8 once decoded come out percent-encoded, in upper case.
+#[must_use]
+pub fn unquote(text: &str, plus: bool) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    let special = if plus { memchr::memchr2(b'%', b'+', bytes) } else { memchr::memchr(b'%', bytes) };
+    if special.is_none() {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(match String::from_utf8(decode(bytes, plus)) {
+        Ok(text) => text,
+        Err(error) => requote(error.as_bytes()),
+    })
+}
+
+fn decode(mut bytes: &[u8], plus: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    loop {
+        match bytes {
+            [] => return out,
+            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                out.push(nibble(*high) << 4 | nibble(*low));
+                bytes = rest;
+            }
+            [b'%', rest @ ..] => {
+                out.push(b'%');
+                bytes = rest;
+            }
+            [b'+', rest @ ..] if plus => {
+                out.push(b' ');
+                bytes = rest;
+            }
+            _ => {
+                // The first byte is none of the special ones, or a plus that means itself.
+                let behind = bytes.get(1..).unwrap_or_default();
+                let special =
+                    if plus { memchr::memchr2(b'%', b'+', behind) } else { memchr::memchr(b'%', behind) };
+                let (plain, rest) = bytes.split_at(special.map_or(bytes.len(), |at| at + 1));
+                out.extend_from_slice(plain);
+                bytes = rest;
+            }
+        }
+    }
+}
+
+fn nibble(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20).wrapping_sub(b'a' - 10) & 15,
+    }
+}
+
+#[cold]
+fn requote(bytes: &[u8]) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = String::with_capacity(bytes.len() + 16);
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        for &byte in chunk.invalid() {
+            out.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                out.push(HEX.get(usize::from(digit)).copied().unwrap_or_default() as char);
+            }
+        }
+    }
+    out
+}
+
+/// The bytes of a form or query are not UTF-8 where they stand unescaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotUtf8(pub Utf8Error);
+
+impl fmt::Display for NotUtf8 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for NotUtf8 {}
+
+/// The pairs of a query or of a urlencoded form, in order, blank values included.
+///
+/// # Errors
+/// [`NotUtf8`] if `bytes` is not UTF-8 as it stands. (Escaped bytes may be anything.)
+pub fn parse_pairs(bytes: &[u8]) -> Result<Pairs<'_>, NotUtf8> {
+    std::str::from_utf8(bytes).map(|rest| Pairs { rest }).map_err(NotUtf8)
+}
+
+/// See [`parse_pairs`].
+#[derive(Debug, Clone)]
+pub struct Pairs<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (Cow<'a, str>, Cow<'a, str>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.rest.is_empty() {
+            let (pair, rest) = self.rest.split_once('&').unwrap_or((self.rest, ""));
+            self.rest = rest;
+            if !pair.is_empty() {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                return Some((unquote(name, true), unquote(value, true)));
+            }
+        }
+        None
+    }
+}

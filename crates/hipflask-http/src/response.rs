@@ -1,0 +1,552 @@
+//! The head of a response and the framing of its body (RFC 9112 §6, §7, §9; RFC 9110 §6.6.1, §8.6, §15).
+//!
+//! Whatever the application says about lengths and codings, what goes out is framed so that the next response on
+//! the connection begins where the client expects it: a wrong `Content-Length` is corrected where the body is known,
+//! and kept by cutting or closing where it is streamed ([`BodyEncoder`]).
+
+use std::fmt;
+
+use crate::token::{is_token, is_token_byte, trim};
+use crate::{Version, date};
+
+/// What the fields `Date` and `Server` say: made once a second, copied into each response.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    date: [u8; DATE.len() + 31],
+    both: Vec<u8>,
+}
+
+const DATE: &[u8] = b"Date: ";
+
+impl Stamp {
+    /// A stamp for this second (since 1970-01-01 UTC), with this `Server` field unless it is empty.
+    #[must_use]
+    pub fn new(server: &str, seconds: i64) -> Self {
+        let mut line = [0; DATE.len() + 31];
+        let text = date::format(seconds);
+        for (place, byte) in line.iter_mut().zip(DATE.iter().chain(&text).chain(b"\r\n")) {
+            *place = *byte;
+        }
+        let mut both = Vec::with_capacity(64);
+        if !server.is_empty() && value_is_valid(server.as_bytes()) {
+            both.extend_from_slice(b"Server: ");
+            both.extend_from_slice(server.as_bytes());
+            both.extend_from_slice(b"\r\n");
+        }
+        both.extend_from_slice(&line);
+        Stamp { date: line, both }
+    }
+
+    fn server(&self) -> &[u8] {
+        self.both.get(..self.both.len() - self.date.len()).unwrap_or_default()
+    }
+}
+
+/// What of the request and the connection decides about the response.
+#[derive(Debug, Clone, Copy)]
+pub struct Exchange {
+    /// The version that the client speaks.
+    pub version: Version,
+    /// Whether the connection may be kept after this response.
+    pub keep_alive: bool,
+    /// Whether the request's method is HEAD.
+    pub head: bool,
+}
+
+/// Why a part of a response head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldError {
+    /// The status is not between 100 and 999.
+    Status,
+    /// The reason phrase holds a control byte.
+    Reason,
+    /// The field's name is no token.
+    Name,
+    /// The field's value holds a carriage return, line feed or zero byte.
+    Value,
+    /// `Content-Length` is not a number.
+    Length,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FieldError::Status => "a status code must have three digits",
+            FieldError::Reason => "a reason phrase must not hold control characters",
+            FieldError::Name => "a field name must be a token",
+            FieldError::Value => "a field value must not hold CR, LF or NUL",
+            FieldError::Length => "Content-Length must be a number",
+        })
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+/// How the body that follows a finished head is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFraming {
+    /// No byte may follow: HEAD, 1xx, 204, 205, 304, or a complete body is already written.
+    None,
+    /// Exactly so many bytes.
+    Length(u64),
+    /// In chunks.
+    Chunked,
+    /// Until the connection is closed.
+    Close,
+}
+
+/// What a finished head decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// How the rest of the body goes out.
+    pub framing: BodyFraming,
+    /// Whether the connection may be used again after the body.
+    pub keep_alive: bool,
+    /// The application's `Content-Length` was not the body's length, and has been replaced. Worth a log line.
+    pub corrected: bool,
+}
+
+/// Writes a response head, and a short body behind it, to the end of a buffer.
+#[derive(Debug)]
+pub struct ResponseWriter<'o> {
+    out: &'o mut Vec<u8>,
+    begin: usize,
+    exchange: Exchange,
+    status: u16,
+    length: Option<u64>,
+    dated: bool,
+    served: bool,
+    close: bool,
+    connection: bool,
+}
+
+impl<'o> ResponseWriter<'o> {
+    /// A writer that appends to `out`. Call [`start`](Self::start) next.
+    pub fn new(out: &'o mut Vec<u8>, exchange: Exchange) -> Self {
+        ResponseWriter {
+            begin: out.len(),
+            out,
+            exchange,
+            status: 0,
+            length: None,
+            dated: false,
+            served: false,
+            close: !exchange.keep_alive,
+            connection: false,
+        }
+    }
+
+    /// Writes the status line. Discards what this writer has written before.
+    ///
+    /// # Errors
+    /// The status has not three digits, or the reason holds control bytes; nothing is written then.
+    pub fn start(&mut self, status: u16, reason: Option<&str>) -> Result<(), FieldError> {
+        self.reset();
+        if !(100..1000).contains(&status) {
+            return Err(FieldError::Status);
+        }
+        if let (200, None) = (status, reason) {
+            self.out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        } else {
+            let reason = reason.unwrap_or_else(|| reason_phrase(status));
+            if reason.bytes().any(|byte| byte != b'\t' && byte.is_ascii_control()) {
+                return Err(FieldError::Reason);
+            }
+            self.out.extend_from_slice(b"HTTP/1.1 ");
+            let digits = [status / 100, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8);
+            self.out.extend_from_slice(&digits);
+            self.out.push(b' ');
+            self.out.extend_from_slice(reason.as_bytes());
+            self.out.extend_from_slice(b"\r\n");
+        }
+        self.status = status;
+        Ok(())
+    }
+
+    /// Writes a field.
+    ///
+    /// `Content-Length` is remembered and written at the end, if it proves right. `Transfer-Encoding`, `Keep-Alive`
+    /// and `Connection` are the connection's own business and left out, but `Connection: close` is heeded.
+    ///
+    /// # Errors
+    /// The name or value could be read as something else; nothing is written then.
+    pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), FieldError> {
+        if !is_token(name) {
+            return Err(FieldError::Name);
+        }
+        if !value_is_valid(value) {
+            return Err(FieldError::Value);
+        }
+        if self.is_own(name, value)? {
+            return Ok(());
+        }
+        self.out.reserve(name.len() + value.len() + 4);
+        self.out.extend_from_slice(name);
+        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(value);
+        self.out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    /// Whether the field is one that the writer writes by itself.
+    fn is_own(&mut self, name: &[u8], value: &[u8]) -> Result<bool, FieldError> {
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"date") => self.dated = true,
+            6 if name.eq_ignore_ascii_case(b"server") => self.served = true,
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                self.close |=
+                    value.split(|&byte| byte == b',').any(|o| trim(o).eq_ignore_ascii_case(b"close"));
+                // The answer to an upgrade must name it (RFC 9110 §7.8).
+                self.connection |= self.status == 101;
+                return Ok(self.status != 101);
+            }
+            10 if name.eq_ignore_ascii_case(b"keep-alive") => return Ok(true),
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                self.length = Some(number(trim(value)).ok_or(FieldError::Length)?);
+                return Ok(true);
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => return Ok(true),
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    /// Closes the connection after this response.
+    pub fn close(&mut self) {
+        self.close = true;
+    }
+
+    /// Takes back everything that this writer has written.
+    pub fn reset(&mut self) {
+        self.out.truncate(self.begin);
+        self.status = 0;
+        self.length = None;
+        self.dated = false;
+        self.served = false;
+        self.close = !self.exchange.keep_alive;
+        self.connection = false;
+    }
+
+    /// The status given to [`start`](Self::start); 0 before.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The buffer that is written to.
+    #[must_use]
+    pub fn written(&self) -> &[u8] {
+        self.out.get(self.begin..).unwrap_or_default()
+    }
+
+    /// Ends the head and writes the whole body, unless this response has none.
+    pub fn finish(mut self, stamp: &Stamp, body: &[u8]) -> Finished {
+        let length = body.len() as u64;
+        let corrected = self.length.is_some_and(|given| given != length) && self.has_body();
+        if self.has_body() {
+            self.write_length(length);
+            self.end_head(stamp);
+            self.out.extend_from_slice(body);
+        } else {
+            self.without_body(stamp, Some(length));
+        }
+        Finished { framing: BodyFraming::None, keep_alive: self.keeps(), corrected }
+    }
+
+    /// Ends the head of a response whose body follows and has this length, for example a file.
+    pub fn finish_with_length(mut self, stamp: &Stamp, length: u64) -> Finished {
+        if !self.has_body() {
+            self.without_body(stamp, Some(length));
+            return Finished { framing: BodyFraming::None, keep_alive: self.keeps(), corrected: false };
+        }
+        let corrected = self.length.is_some_and(|given| given != length);
+        self.write_length(length);
+        self.end_head(stamp);
+        Finished { framing: BodyFraming::Length(length), keep_alive: self.keeps(), corrected }
+    }
+
+    /// Ends the head of a response whose body follows in pieces of unknown length: framed by the application's
+    /// `Content-Length` if it gave one, else in chunks, else (HTTP/1.0) by closing.
+    pub fn finish_with_stream(mut self, stamp: &Stamp) -> Finished {
+        let framing = if !self.has_body() {
+            self.without_body(stamp, None);
+            BodyFraming::None
+        } else if let Some(length) = self.length {
+            self.write_length(length);
+            self.end_head(stamp);
+            BodyFraming::Length(length)
+        } else if self.exchange.version == Version::Http11 {
+            self.out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+            self.end_head(stamp);
+            BodyFraming::Chunked
+        } else {
+            self.close = true;
+            self.end_head(stamp);
+            BodyFraming::Close
+        };
+        Finished { framing, keep_alive: self.keeps(), corrected: false }
+    }
+
+    /// RFC 9112 §6.3, first rule; 205 too must not have content (RFC 9110 §15.3.6).
+    fn has_body(&self) -> bool {
+        !self.exchange.head && !matches!(self.status, 100..=199 | 204 | 205 | 304)
+    }
+
+    /// Ends a head that no body follows. `length` is what the body of a GET would have had.
+    fn without_body(&mut self, stamp: &Stamp, length: Option<u64>) {
+        match self.status {
+            // RFC 9110 §8.6: these must not have the field.
+            100..=199 | 204 => {}
+            205 => self.write_length(0),
+            // What a 200 would have said; only the application can know.
+            304 => {
+                if let Some(length) = self.length {
+                    self.write_length(length);
+                }
+            }
+            _ => {
+                if let Some(length) = self.length.or(length) {
+                    self.write_length(length);
+                } else if self.exchange.version == Version::Http11 {
+                    self.out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                }
+            }
+        }
+        self.end_head(stamp);
+    }
+
+    fn write_length(&mut self, length: u64) {
+        self.out.extend_from_slice(b"Content-Length: ");
+        write_decimal(self.out, length);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn end_head(&mut self, stamp: &Stamp) {
+        match (self.dated, self.served) {
+            (false, false) => self.out.extend_from_slice(&stamp.both),
+            (false, true) => self.out.extend_from_slice(&stamp.date),
+            (true, false) => self.out.extend_from_slice(stamp.server()),
+            (true, true) => {}
+        }
+        if !self.connection && self.status >= 200 {
+            // RFC 9112 §9.3: a 1.1 connection stays open unless said otherwise, a 1.0 connection the other way round.
+            match (self.keeps(), self.exchange.version) {
+                (true, Version::Http11) => {}
+                (true, Version::Http10) => self.out.extend_from_slice(b"Connection: keep-alive\r\n"),
+                (false, _) => self.out.extend_from_slice(b"Connection: close\r\n"),
+            }
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn keeps(&self) -> bool {
+        !self.close
+    }
+}
+
+/// What `Expect: 100-continue` waits for.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Writes a streamed body so that it keeps to its framing.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyEncoder {
+    framing: BodyFraming,
+    left: u64,
+    ended: bool,
+}
+
+/// A streamed body that does not have the length announced for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrongLength {
+    /// Whether it had more bytes (which were dropped) or fewer (so that the connection must be closed).
+    pub too_long: bool,
+}
+
+impl BodyEncoder {
+    /// An encoder for what a finished head decided.
+    #[must_use]
+    pub fn new(framing: BodyFraming) -> Self {
+        let left = match framing {
+            BodyFraming::None => 0,
+            BodyFraming::Length(length) => length,
+            BodyFraming::Chunked | BodyFraming::Close => u64::MAX,
+        };
+        BodyEncoder { framing, left, ended: false }
+    }
+
+    /// Whether nothing more can be sent: the source of the body need not be asked again.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.left == 0 || self.ended
+    }
+
+    /// Writes a piece. An empty piece writes nothing.
+    ///
+    /// # Errors
+    /// The piece goes beyond the length announced; what fits is written, and the connection stays usable.
+    pub fn write(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<(), WrongLength> {
+        match self.framing {
+            BodyFraming::None => {}
+            BodyFraming::Close => out.extend_from_slice(piece),
+            BodyFraming::Chunked if piece.is_empty() || self.ended => {}
+            BodyFraming::Chunked => {
+                write_hex(out, piece.len() as u64);
+                out.extend_from_slice(b"\r\n");
+                out.extend_from_slice(piece);
+                out.extend_from_slice(b"\r\n");
+            }
+            BodyFraming::Length(_) => {
+                let fits = usize::try_from(self.left).unwrap_or(usize::MAX).min(piece.len());
+                out.extend_from_slice(piece.get(..fits).unwrap_or_default());
+                self.left -= fits as u64;
+                if fits < piece.len() {
+                    return Err(WrongLength { too_long: true });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// The body is shorter than announced: the connection must be closed, so that the client notices.
+    pub fn end(&mut self, out: &mut Vec<u8>) -> Result<(), WrongLength> {
+        if self.framing == BodyFraming::Chunked && !self.ended {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.ended = true;
+        match self.framing {
+            BodyFraming::Length(_) if self.left > 0 => Err(WrongLength { too_long: false }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a field's value cannot be read as more than a value.
+#[must_use]
+pub fn value_is_valid(value: &[u8]) -> bool {
+    let mut bad = false;
+    for &byte in value {
+        bad |= (byte == b'\r') | (byte == b'\n') | (byte == 0);
+    }
+    !bad
+}
+
+/// Whether a field's name is a token.
+#[must_use]
+pub fn name_is_valid(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|&byte| is_token_byte(byte))
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, &digit| {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    })
+}
+
+fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut count = 0;
+    for place in digits.iter_mut().rev() {
+        *place = b'0' + (number % 10) as u8;
+        number /= 10;
+        count += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(20 - count..).unwrap_or_default());
+}
+
+fn write_hex(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 16];
+    let mut count = 0;
+    for place in digits.iter_mut().rev() {
+        let digit = (number & 15) as u8;
+        *place = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+        number >>= 4;
+        count += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(16 - count..).unwrap_or_default());
+}
+
+/// The reason phrase of a status, in capitals as Werkzeug writes it; `UNKNOWN` if there is none.
+#[must_use]
+pub fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        100 => "CONTINUE",
+        101 => "SWITCHING PROTOCOLS",
+        102 => "PROCESSING",
+        103 => "EARLY HINTS",
+        200 => "OK",
+        201 => "CREATED",
+        202 => "ACCEPTED",
+        203 => "NON AUTHORITATIVE INFORMATION",
+        204 => "NO CONTENT",
+        205 => "RESET CONTENT",
+        206 => "PARTIAL CONTENT",
+        207 => "MULTI STATUS",
+        208 => "ALREADY REPORTED",
+        226 => "IM USED",
+        300 => "MULTIPLE CHOICES",
+        301 => "MOVED PERMANENTLY",
+        302 => "FOUND",
+        303 => "SEE OTHER",
+        304 => "NOT MODIFIED",
+        305 => "USE PROXY",
+        306 => "SWITCH PROXY",
+        307 => "TEMPORARY REDIRECT",
+        308 => "PERMANENT REDIRECT",
+        400 => "BAD REQUEST",
+        401 => "UNAUTHORIZED",
+        402 => "PAYMENT REQUIRED",
+        403 => "FORBIDDEN",
+        404 => "NOT FOUND",
+        405 => "METHOD NOT ALLOWED",
+        406 => "NOT ACCEPTABLE",
+        407 => "PROXY AUTHENTICATION REQUIRED",
+        408 => "REQUEST TIMEOUT",
+        409 => "CONFLICT",
+        410 => "GONE",
+        411 => "LENGTH REQUIRED",
+        412 => "PRECONDITION FAILED",
+        413 => "REQUEST ENTITY TOO LARGE",
+        414 => "REQUEST URI TOO LONG",
+        415 => "UNSUPPORTED MEDIA TYPE",
+        416 => "REQUESTED RANGE NOT SATISFIABLE",
+        417 => "EXPECTATION FAILED",
+        418 => "I'M A TEAPOT",
+        421 => "MISDIRECTED REQUEST",
+        422 => "UNPROCESSABLE ENTITY",
+        423 => "LOCKED",
+        424 => "FAILED DEPENDENCY",
+        425 => "TOO EARLY",
+        426 => "UPGRADE REQUIRED",
+        428 => "PRECONDITION REQUIRED",
+        429 => "TOO MANY REQUESTS",
+        431 => "REQUEST HEADER FIELDS TOO LARGE",
+        449 => "RETRY WITH",
+        451 => "UNAVAILABLE FOR LEGAL REASONS",
+        500 => "INTERNAL SERVER ERROR",
+        501 => "NOT IMPLEMENTED",
+        502 => "BAD GATEWAY",
+        503 => "SERVICE UNAVAILABLE",
+        504 => "GATEWAY TIMEOUT",
+        505 => "HTTP VERSION NOT SUPPORTED",
+        507 => "INSUFFICIENT STORAGE",
+        508 => "LOOP DETECTED",
+        510 => "NOT EXTENDED",
+        511 => "NETWORK AUTHENTICATION FAILED",
+        _ => "UNKNOWN",
+    }
+}
