@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hipflask_http::RequestHead;
 
-use crate::{Body, BodySource, ConnInfo, FileReply, Reply, RouteHistory};
+use crate::{Body, BodySource, ConnInfo, FileReply, Notice, Reply, RouteHistory};
 
 /// An application that answers requests.
 pub trait Handler: Send + Sync + 'static {
@@ -39,6 +39,11 @@ pub trait Handler: Send + Sync + 'static {
     /// Tells that a response is out, for the access log. Detached; must not block.
     fn answered(&self, answered: &crate::Answered<'_>) {
         let _ = answered;
+    }
+
+    /// Tells something about the server itself that its operator should know. Must not block.
+    fn notice(&self, notice: &Notice) {
+        let _ = notice;
     }
 }
 

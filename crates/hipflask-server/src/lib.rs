@@ -1,1 +1,30 @@
-//! Sockets, the reactor, threads and timers. Knows no Python and no routes: see `handler.rs`.
+//! Sockets, the reactor, threads and timers. Knows no Python and no routes: see [`Handler`].
+//!
+//! A [`Server`] binds its listeners, then runs a [`Handler`] on a few identical threads. One of them, the leader,
+//! drives the reactor and calls fast views itself; the others run blocking views or stand by. `docs/architecture.md`
+//! has the reasons and the measurements.
+
+#[allow(dead_code)]
+mod body;
+mod config;
+mod exchange;
+#[allow(dead_code)]
+mod files;
+mod handler;
+mod history;
+#[allow(dead_code)]
+mod reply;
+#[allow(dead_code)]
+mod sys;
+#[allow(dead_code)]
+mod timer;
+#[allow(dead_code)]
+mod word;
+
+pub use body::{Body, BodyError, BodySource, BodyStream};
+pub use config::{Bind, Config, Timeouts};
+pub use exchange::{Address, Answered, ConnInfo, Notice, Refusal};
+pub use files::{FileOptions, FileReply, Root};
+pub use handler::{Handler, Request, Routed, Stream};
+pub use history::{Lane, RouteHistory};
+pub use reply::{FieldError, Reply};

@@ -1,0 +1,291 @@
+//! Request bodies as the application reads them, and response bodies as it makes them.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hipflask_http::response::CONTINUE;
+use hipflask_http::{BodyDecoder, Error};
+
+use crate::config::Timeouts;
+use crate::sys::Socket;
+
+/// How much is read from the socket at once.
+const PIECE: usize = 64 * 1024;
+/// How often a blocked reader looks whether its exchange is over.
+const SLICE: Duration = Duration::from_millis(100);
+/// The body of a request.
+#[derive(Debug)]
+pub enum Body {
+    /// There is none, or it is empty.
+    Empty,
+    /// It is here, complete and checked.
+    Buffered(Vec<u8>),
+    /// It is still arriving.
+    Stream(BodyStream),
+}
+
+/// Why a body cannot be read or made any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// Its framing is broken, or it is longer than allowed.
+    Malformed(Error),
+    /// The client has closed its side before the end.
+    Truncated,
+    /// The client sends too slowly.
+    TooSlow,
+    /// The request has been answered; its body is gone.
+    Over,
+    /// The connection failed.
+    Io(io::ErrorKind),
+    /// The source of a response's body failed.
+    Failed,
+}
+
+impl BodyError {
+    /// The status to answer with, if an answer is still possible.
+    pub fn status(self) -> u16 {
+        match self {
+            BodyError::Malformed(error) => error.status(),
+            BodyError::TooSlow => 408,
+            BodyError::Truncated | BodyError::Io(_) => 400,
+            BodyError::Over | BodyError::Failed => 500,
+        }
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BodyError::Malformed(error) => f.write_str(error.reason()),
+            BodyError::Truncated => f.write_str("the client closed the connection before the end of the body"),
+            BodyError::TooSlow => f.write_str("the body arrives too slowly"),
+            BodyError::Over => f.write_str("the request has been answered, its body can no longer be read"),
+            BodyError::Io(kind) => write!(f, "the connection failed: {kind}"),
+            BodyError::Failed => f.write_str("the source of the body failed"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+/// A body that is still arriving. Reading blocks, so do it detached; it ends with an error once the request has been
+/// answered.
+pub struct BodyStream {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    intake: Mutex<Option<Intake>>,
+    over: AtomicBool,
+}
+
+/// The reading half of a connection, lent to the application for one request.
+pub(crate) struct Intake {
+    pub(crate) socket: Arc<Socket>,
+    /// Bytes from the socket, decoded up to `at`.
+    pub(crate) raw: Vec<u8>,
+    pub(crate) at: usize,
+    pub(crate) decoder: BodyDecoder,
+    /// Decoded bytes not yet handed out, from `given` on.
+    pub(crate) decoded: Vec<u8>,
+    pub(crate) given: usize,
+    /// The client waits for a 100 before it sends the body.
+    pub(crate) owes_continue: bool,
+    pub(crate) error: Option<BodyError>,
+    pub(crate) timeouts: Timeouts,
+    /// A rest up to this size is dropped rather than the connection closed.
+    pub(crate) drain: u64,
+    pub(crate) pace: Pace,
+}
+
+/// How a body keeps to its timeouts: the longest pause, and the least average rate after a grace.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    started: Instant,
+    last: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    pub(crate) fn new(now: Instant) -> Pace {
+        Pace { started: now, last: now, bytes: 0 }
+    }
+
+    pub(crate) fn progress(&mut self, now: Instant, bytes: usize) {
+        self.last = now;
+        self.bytes += bytes as u64;
+    }
+
+    /// When the patience ends.
+    pub(crate) fn deadline(&self, pause: Duration, rate: u64) -> Instant {
+        let earned = self.bytes.checked_div(rate).map_or(Duration::MAX, Duration::from_secs);
+        let average = self.started.checked_add(pause.saturating_add(earned));
+        let longest = self.last + pause;
+        average.map_or(longest, |average| average.min(longest))
+    }
+}
+
+impl fmt::Debug for BodyStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BodyStream")
+    }
+}
+
+/// What takes the connection back from a [`BodyStream`].
+pub(crate) struct Lender {
+    shared: Arc<Shared>,
+}
+
+/// Lends a connection's reading half out.
+pub(crate) fn lend(intake: Intake) -> (BodyStream, Lender) {
+    let shared = Arc::new(Shared { intake: Mutex::new(Some(intake)), over: AtomicBool::new(false) });
+    (BodyStream { shared: Arc::clone(&shared) }, Lender { shared })
+}
+
+impl Lender {
+    /// Whether the connection can be used again after this body: it is complete, or its rest is short enough to drop.
+    pub(crate) fn leaves_usable(&self) -> bool {
+        let guard = self.shared.intake.try_lock();
+        guard.is_ok_and(|guard| guard.as_ref().is_some_and(Intake::leaves_usable))
+    }
+
+    /// Ends the loan. Waits, for at most a moment, if another thread is reading just now.
+    pub(crate) fn take_back(&self) -> Option<Intake> {
+        self.shared.over.store(true, Ordering::Release);
+        self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl BodyStream {
+    /// Reads the next bytes; 0 is the end of the complete body, an error never looks like one. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// See [`BodyError`]; after the first error each further read gives the same.
+    pub fn read(&mut self, into: &mut [u8]) -> Result<usize, BodyError> {
+        let mut guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        let intake = guard.as_mut().ok_or(BodyError::Over)?;
+        intake.read(into, &self.shared.over)
+    }
+}
+
+impl Intake {
+    /// See [`Lender::leaves_usable`].
+    pub(crate) fn leaves_usable(&self) -> bool {
+        if self.error.is_some() {
+            return false;
+        }
+        // A client that was never told to go on may send the body or not: the next bytes could be either.
+        let short = self.decoder.remaining().is_some_and(|left| left <= self.drain && !self.owes_continue);
+        self.decoder.is_done() || short
+    }
+
+    fn read(&mut self, into: &mut [u8], over: &AtomicBool) -> Result<usize, BodyError> {
+        if into.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let ready = self.decoded.get(self.given..).unwrap_or_default();
+            if !ready.is_empty() {
+                let count = ready.len().min(into.len());
+                for (to, from) in into.iter_mut().zip(ready) {
+                    *to = *from;
+                }
+                self.given += count;
+                return Ok(count);
+            }
+            if let Some(error) = self.error {
+                return Err(error);
+            }
+            if self.decoder.is_done() {
+                return Ok(0);
+            }
+            self.decoded.clear();
+            self.given = 0;
+            if let Err(error) = self.more(into.len(), over) {
+                if error != BodyError::Over {
+                    self.error = Some(error);
+                }
+                return Err(error);
+            }
+        }
+    }
+
+    /// Decodes what is here, else reads from the socket.
+    fn more(&mut self, most: usize, over: &AtomicBool) -> Result<(), BodyError> {
+        if self.at >= self.raw.len() {
+            self.raw.clear();
+            self.at = 0;
+            self.receive(over)?;
+        }
+        let raw = self.raw.get(self.at..).unwrap_or_default();
+        let most = most.clamp(1, PIECE);
+        self.at += self.decoder.decode(raw, &mut self.decoded, most).map_err(BodyError::Malformed)?;
+        Ok(())
+    }
+
+    fn receive(&mut self, over: &AtomicBool) -> Result<(), BodyError> {
+        if std::mem::take(&mut self.owes_continue) {
+            self.send_continue(over)?;
+        }
+        loop {
+            match self.socket.recv(&mut self.raw, PIECE) {
+                Ok(0) => return Err(BodyError::Truncated),
+                Ok(count) => {
+                    self.pace.progress(Instant::now(), count);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let left = self
+                        .pace
+                        .deadline(self.timeouts.body, self.timeouts.body_rate)
+                        .saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Err(BodyError::TooSlow);
+                    }
+                    self.socket.wait_readable(left.min(SLICE)).map_err(|error| BodyError::Io(error.kind()))?;
+                    if over.load(Ordering::Acquire) {
+                        return Err(BodyError::Over);
+                    }
+                }
+                Err(error) => return Err(BodyError::Io(error.kind())),
+            }
+        }
+    }
+
+    fn send_continue(&mut self, over: &AtomicBool) -> Result<(), BodyError> {
+        let mut left = CONTINUE;
+        let deadline = Instant::now() + self.timeouts.write;
+        while !left.is_empty() {
+            match self.socket.send(left, false) {
+                Ok(count) => left = left.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if Instant::now() > deadline || over.load(Ordering::Acquire) {
+                        return Err(BodyError::TooSlow);
+                    }
+                    self.socket.wait_writable(SLICE).map_err(|error| BodyError::Io(error.kind()))?;
+                }
+                Err(error) => return Err(BodyError::Io(error.kind())),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the body of a response piece by piece.
+pub trait BodySource: Send {
+    /// Appends the next piece to `out`; false when there is none any more. Called detached on a worker, never by two
+    /// threads at once; a source that needs the interpreter attaches by itself. A piece goes out as soon as it is
+    /// made, and the next is asked for when the client has taken it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever went wrong: the connection is cut, so that the client does not take the part for the whole. If nothing
+    /// has been sent yet, the client gets a 500 instead.
+    fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, BodyError>;
+}

@@ -1,0 +1,112 @@
+//! What can be set, with defaults and their reasons.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hipflask_http::Limits;
+
+/// Where to listen.
+#[derive(Debug)]
+pub enum Bind {
+    /// A TCP address; port 0 takes any free one.
+    Tcp(SocketAddr),
+    /// A Unix socket at this path. A dead socket that lies there is replaced, a living one is not.
+    Unix(PathBuf),
+    /// A listening socket made elsewhere: inherited, or activated by systemd.
+    Listener(OwnedFd),
+}
+
+/// How long each step of a connection may take.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// From the first byte of a head to its end. 10 s: a head is one to three packets, even over a bad line.
+    pub header: Duration,
+    /// Grace of a body before its rate counts, and its longest pause. 20 s: a phone may change its cell.
+    pub body: Duration,
+    /// Least bytes per second of a body, on average after the grace. 500: below a modem, above a trickle attack.
+    pub body_rate: u64,
+    /// Without a request on an open connection. 75 s, longer than the usual 60 s of the proxy in front, which must be
+    /// the one to close.
+    pub idle: Duration,
+    /// Longest time in which a client takes no byte of a response. 30 s.
+    pub write: Duration,
+    /// Least bytes per second that a client must take, on average after `write`. 500, as for bodies.
+    pub write_rate: u64,
+    /// How long a closed connection reads on, so that the client sees the last response rather than a reset. 2 s.
+    pub linger: Duration,
+    /// After a stop, how long an idle connection may still bring a request that was already under way. 250 ms.
+    pub last_call: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            header: Duration::from_secs(10),
+            body: Duration::from_secs(20),
+            body_rate: 500,
+            idle: Duration::from_secs(75),
+            write: Duration::from_secs(30),
+            write_rate: 500,
+            linger: Duration::from_secs(2),
+            last_call: Duration::from_millis(250),
+        }
+    }
+}
+
+/// The server's settings.
+#[derive(Debug)]
+pub struct Config {
+    /// Where to listen. Empty is an error of [`Server::bind`](crate::Server::bind).
+    pub binds: Vec<Bind>,
+    /// Views that run at the same time, at most. 32: a thread costs 50 KiB when it has run, and more than that many
+    /// blocking views want another design. Two more threads lead and stand by.
+    pub threads: usize,
+    /// Requests that wait for a worker, at most; further ones get 503. 1024: at 32 threads and 50 ms a view that is
+    /// 1.6 s of work, and who waits longer has gone.
+    pub queue: usize,
+    /// Open connections, at most; further ones wait in the kernel's queue. 16,384.
+    pub max_connections: usize,
+    /// The kernel's queue of connections not yet accepted. 1024; the kernel caps it by `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Share the port with other processes (`SO_REUSEPORT`).
+    pub reuse_port: bool,
+    /// Let an IPv6 listener refuse IPv4.
+    pub only_v6: bool,
+    /// Limits of the protocol.
+    pub limits: Limits,
+    /// How long each step may take.
+    pub timeouts: Timeouts,
+    /// A body up to this size is read before the view is called; a longer one is read by the view. 64 KiB.
+    pub buffer_body: u64,
+    /// What is left of an unread body up to this size is read and dropped to keep the connection. 64 KiB.
+    pub drain_body: u64,
+    /// What [`Running::stop`](crate::Running::stop) waits for requests by default. 30 s.
+    pub grace: Duration,
+    /// Fill in [`Answered`](crate::Answered) and tell it. Costs a copy of the request line.
+    pub tell_answers: bool,
+    /// The `Server` field of responses; `None` for none.
+    pub server_name: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            binds: Vec::new(),
+            threads: 32,
+            queue: 1024,
+            max_connections: 16_384,
+            backlog: 1024,
+            reuse_port: false,
+            only_v6: false,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            buffer_body: 64 * 1024,
+            drain_body: 64 * 1024,
+            grace: Duration::from_secs(30),
+            tell_answers: false,
+            server_name: Some("hipflask".to_owned()),
+        }
+    }
+}

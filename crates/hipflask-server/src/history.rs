@@ -1,0 +1,175 @@
+//! How long a route's views take: decides whether they run inline or on a worker.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A view that takes longer on average blocks everybody for longer than a hand-off would cost (6 to 34 µs) many times
+/// over, and is sent to the workers.
+const INLINE_MOST: u32 = micros(500);
+/// A route comes back inline only when its average has fallen to this.
+const INLINE_AGAIN: u32 = micros(200);
+/// Runs on workers before a new route is trusted.
+const PROBATION: u32 = 8;
+/// Runs after which the watchdog may look less often.
+const PROVEN: u32 = 256;
+/// The estimate moves by a sixteenth of the difference: one run of 50 ms needs about 90 fast ones to be forgiven.
+const WEIGHT: u32 = 4;
+/// A single run counts as at most this: a view that once hung for a minute is not sent away for a day.
+const RUN_MOST: u32 = micros(100_000);
+
+/// Times are kept in sixteenths of a microsecond, so that the average can fall below 16 µs.
+const fn micros(us: u32) -> u32 {
+    us << 4
+}
+
+/// Where a route's next request runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// On the thread that parsed it.
+    Inline,
+    /// On a worker, before the requests of blocking routes: it may well be fast.
+    Probation,
+    /// On a worker, in turn.
+    Worker,
+}
+
+/// What is known about the run time of one route and method. Shared by all threads; every method takes `&self`.
+#[derive(Debug, Default)]
+pub struct RouteHistory {
+    fixed: Option<bool>,
+    /// Moving average of wall-clock time.
+    wall: AtomicU32,
+    /// Runs so far, up to [`PROVEN`].
+    runs: AtomicU32,
+    /// Whether the route has been sent to the workers.
+    blocking: AtomicBool,
+    /// Whether a leader runs it inline at this moment. If it is still so when the next request comes, that leader has
+    /// been retaken: do not send a second one after it.
+    inside: AtomicBool,
+}
+
+impl RouteHistory {
+    /// A route that nothing is known about. `inline` overrides what is learnt later.
+    pub fn new(inline: Option<bool>) -> RouteHistory {
+        RouteHistory { fixed: inline, ..RouteHistory::default() }
+    }
+
+    /// Where the next request should run.
+    pub fn lane(&self) -> Lane {
+        match self.fixed {
+            Some(true) if !self.inside.load(Relaxed) => Lane::Inline,
+            Some(_) => Lane::Worker,
+            None if self.blocking.load(Relaxed) => Lane::Worker,
+            None if self.runs.load(Relaxed) < PROBATION || self.inside.load(Relaxed) => Lane::Probation,
+            None => Lane::Inline,
+        }
+    }
+
+    /// Whether the watchdog may take its time.
+    pub fn is_proven(&self) -> bool {
+        self.runs.load(Relaxed) >= PROVEN
+    }
+
+    /// The average time of a run.
+    pub fn average(&self) -> Duration {
+        Duration::from_nanos(u64::from(self.wall.load(Relaxed)) * 1000 / 16)
+    }
+
+    /// Tells that an inline run starts.
+    pub(crate) fn starts_inline(&self) {
+        self.inside.store(true, Relaxed);
+    }
+
+    /// Tells that an inline run has ended.
+    pub(crate) fn ends_inline(&self) {
+        self.inside.store(false, Relaxed);
+    }
+
+    /// Learns from one run. Concurrent runs may overwrite each other's lesson: it is an estimate.
+    pub fn record(&self, took: Duration) {
+        let run = u32::try_from(took.as_nanos() * 16 / 1000).unwrap_or(RUN_MOST).min(RUN_MOST);
+        let runs = self.runs.load(Relaxed);
+        if runs < PROVEN {
+            self.runs.store(runs + 1, Relaxed);
+        }
+        let old = self.wall.load(Relaxed);
+        // The first run is the best guess there is.
+        let new = if runs == 0 { run } else { old - (old >> WEIGHT) + (run >> WEIGHT) };
+        self.wall.store(new, Relaxed);
+        if new > INLINE_MOST {
+            self.blocking.store(true, Relaxed);
+        } else if new < INLINE_AGAIN {
+            self.blocking.store(false, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAST: Duration = Duration::from_micros(20);
+    const SLOW: Duration = Duration::from_millis(50);
+
+    fn after(runs: &[(usize, Duration)]) -> RouteHistory {
+        let history = RouteHistory::new(None);
+        for (count, took) in runs {
+            for _ in 0..*count {
+                history.record(*took);
+            }
+        }
+        history
+    }
+
+    #[test]
+    fn a_new_route_is_on_probation() {
+        assert_eq!(RouteHistory::new(None).lane(), Lane::Probation);
+        assert_eq!(after(&[(PROBATION as usize - 1, FAST)]).lane(), Lane::Probation);
+    }
+
+    #[test]
+    fn a_fast_route_runs_inline_and_a_blocking_one_on_workers() {
+        assert_eq!(after(&[(8, FAST)]).lane(), Lane::Inline);
+        assert_eq!(after(&[(1, SLOW)]).lane(), Lane::Worker);
+        assert_eq!(after(&[(8, Duration::from_millis(1))]).lane(), Lane::Worker);
+    }
+
+    #[test]
+    fn one_slow_run_sends_a_fast_route_away_and_only_many_fast_ones_bring_it_back() {
+        assert_eq!(after(&[(100, FAST), (1, SLOW)]).lane(), Lane::Worker);
+        assert_eq!(after(&[(100, FAST), (1, SLOW), (50, FAST)]).lane(), Lane::Worker);
+        assert_eq!(after(&[(100, FAST), (1, SLOW), (120, FAST)]).lane(), Lane::Inline);
+    }
+
+    #[test]
+    fn a_route_with_one_slow_run_in_twenty_stays_on_workers() {
+        let history = after(&[(100, FAST)]);
+        for _ in 0..20 {
+            history.record(SLOW);
+            for _ in 0..19 {
+                history.record(FAST);
+                assert_eq!(history.lane(), Lane::Worker);
+            }
+        }
+    }
+
+    #[test]
+    fn an_override_wins_over_what_is_learnt() {
+        let history = RouteHistory::new(Some(true));
+        history.record(SLOW);
+        assert_eq!(history.lane(), Lane::Inline);
+        let history = RouteHistory::new(Some(false));
+        history.record(FAST);
+        assert_eq!(history.lane(), Lane::Worker);
+    }
+
+    #[test]
+    fn a_route_that_holds_a_leader_is_not_run_inline_a_second_time() {
+        for history in [after(&[(20, FAST)]), RouteHistory::new(Some(true))] {
+            history.starts_inline();
+            assert_ne!(history.lane(), Lane::Inline);
+            history.ends_inline();
+            assert_eq!(history.lane(), Lane::Inline);
+        }
+    }
+}

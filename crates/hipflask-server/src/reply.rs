@@ -1,0 +1,245 @@
+//! The response under construction: written straight into the connection's output buffer.
+//!
+//! Framing is decided by [`hipflask_http::response`]; here is what the server adds to it: files, streams, and whether
+//! the connection can be used again.
+
+use std::fs::File;
+
+use hipflask_http::response::{BodyEncoder, BodyFraming, Exchange, Finished, ResponseWriter, Stamp};
+use hipflask_http::{RequestHead, Version};
+
+pub use hipflask_http::response::FieldError;
+
+use crate::body::{BodySource, Lender};
+use crate::sys;
+
+/// The fields `Date` and `Server`, renewed once a second.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    second: u64,
+    server: String,
+    stamp: Stamp,
+}
+
+impl Standing {
+    pub(crate) fn new(server: Option<&str>) -> Standing {
+        let server = server.unwrap_or_default().to_owned();
+        let second = sys::seconds();
+        Standing { second, stamp: Stamp::new(&server, seconds(second)), server }
+    }
+
+    /// Brings the date up to date; once per batch is enough.
+    pub(crate) fn refresh(&mut self) {
+        let second = sys::seconds();
+        if second != self.second {
+            self.second = second;
+            self.stamp = Stamp::new(&self.server, seconds(second));
+        }
+    }
+}
+
+fn seconds(second: u64) -> i64 {
+    i64::try_from(second).unwrap_or(i64::MAX)
+}
+
+/// What of the request decides about its response.
+pub(crate) fn asked(head: &RequestHead, keep: bool) -> Exchange {
+    Exchange { version: head.version(), keep_alive: keep && head.keep_alive(), head: head.is_head() }
+}
+
+/// As [`asked`], for a request whose head could not be read.
+pub(crate) fn asked_unknown() -> Exchange {
+    Exchange { version: Version::Http11, keep_alive: false, head: false }
+}
+
+/// What follows what has been written.
+pub(crate) enum Payload {
+    /// Nothing.
+    Written,
+    /// A part of a file.
+    File {
+        /// The file, open.
+        file: File,
+        /// Where the part begins.
+        offset: u64,
+        /// How many bytes it has.
+        length: u64,
+    },
+    /// A source, asked piece by piece.
+    Stream {
+        /// The source.
+        source: Box<dyn BodySource>,
+        /// How its pieces are framed.
+        encoder: BodyEncoder,
+    },
+}
+
+/// A complete response head and what follows it.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) keep: bool,
+    pub(crate) payload: Payload,
+}
+
+/// A response under construction. [`Reply::body`], [`Reply::pieces`], [`Reply::file`] and [`Reply::stream`] complete it;
+/// whatever is asked of it afterwards has no effect.
+pub struct Reply<'a> {
+    /// Until the response is complete.
+    writer: Option<ResponseWriter<'a>>,
+    standing: &'a Standing,
+    is_head: bool,
+    /// The request's body, if it is being streamed: what is left of it decides about the connection.
+    lender: Option<&'a Lender>,
+    close: bool,
+    answer: Option<Answer>,
+}
+
+impl<'a> Reply<'a> {
+    pub(crate) fn new(
+        out: &'a mut Vec<u8>,
+        exchange: Exchange,
+        standing: &'a Standing,
+        lender: Option<&'a Lender>,
+    ) -> Reply<'a> {
+        let writer = Some(ResponseWriter::new(out, exchange));
+        Reply { writer, standing, is_head: exchange.head, lender, close: false, answer: None }
+    }
+
+    /// Begins the response, dropping what was begun before. A status that cannot be sent becomes a 500, a reason that
+    /// cannot be sent the usual one.
+    pub fn start(&mut self, status: u16, reason: Option<&str>) {
+        if let Some(writer) = &mut self.writer {
+            // 1xx is never a final response (RFC 9110 §15.2).
+            let status = if (200..1000).contains(&status) { status } else { 500 };
+            if writer.start(status, reason).is_err() {
+                // Cannot fail: the status is good and there is no reason.
+                drop(writer.start(status, None));
+            }
+        }
+    }
+
+    /// Adds a field. Those that frame the response are the server's: `Connection: close` is obeyed, a `Content-Length`
+    /// holds where no body contradicts it, `Transfer-Encoding` and the other connection fields are dropped.
+    ///
+    /// # Errors
+    ///
+    /// The name or value cannot be sent; nothing is added.
+    pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), FieldError> {
+        self.started().map_or(Ok(()), |writer| writer.field(name, value))
+    }
+
+    /// The writer, with a status line.
+    fn started(&mut self) -> Option<&mut ResponseWriter<'a>> {
+        if self.writer.as_ref().is_some_and(|writer| writer.status() == 0) {
+            self.start(200, None);
+        }
+        self.writer.as_mut()
+    }
+
+    /// Completes the response with this body.
+    pub fn body(&mut self, bytes: &[u8]) {
+        self.complete(|writer, stamp| (writer.finish(stamp, bytes), None));
+    }
+
+    /// Completes the response with a body in pieces.
+    pub fn pieces(&mut self, pieces: &[&[u8]]) {
+        match pieces {
+            [] => self.body(b""),
+            [piece] => self.body(piece),
+            pieces => self.body(&pieces.concat()),
+        }
+    }
+
+    /// Completes the response with a part of a file, sent by the kernel.
+    pub fn file(&mut self, file: File, offset: u64, length: u64) {
+        self.complete(|writer, stamp| {
+            let finished = writer.finish_with_length(stamp, length);
+            let payload = match finished.framing {
+                BodyFraming::Length(length) if length > 0 => Some(Payload::File { file, offset, length }),
+                _ => None,
+            };
+            (finished, payload)
+        });
+    }
+
+    /// Completes the response with a body made piece by piece; `length` is that of the whole, where it is known. A
+    /// source that does not keep to it cuts the connection.
+    pub fn stream(&mut self, source: Box<dyn BodySource>, length: Option<u64>) {
+        self.complete(|writer, stamp| {
+            let finished = match length {
+                Some(length) => writer.finish_with_length(stamp, length),
+                None => writer.finish_with_stream(stamp),
+            };
+            let payload = match finished.framing {
+                BodyFraming::None => None,
+                framing => Some(Payload::Stream { source, encoder: BodyEncoder::new(framing) }),
+            };
+            (finished, payload)
+        });
+    }
+
+    /// Drops what was begun, unless the response is complete.
+    pub fn reset(&mut self) {
+        if let Some(writer) = &mut self.writer {
+            writer.reset();
+        }
+    }
+
+    /// Closes the connection after this response.
+    pub fn close(&mut self) {
+        self.close = true;
+    }
+
+    /// The status given so far; 0 before [`Reply::start`].
+    pub fn status(&self) -> u16 {
+        match (&self.answer, &self.writer) {
+            (Some(answer), _) => answer.status,
+            (None, Some(writer)) => writer.status(),
+            (None, None) => 0,
+        }
+    }
+
+    /// Whether the request wants the head only.
+    pub fn is_head(&self) -> bool {
+        self.is_head
+    }
+
+    /// Whether the response is complete.
+    pub fn is_complete(&self) -> bool {
+        self.answer.is_some()
+    }
+
+    /// The server's clock, in seconds since 1970.
+    pub(crate) fn seconds(&self) -> i64 {
+        seconds(self.standing.second)
+    }
+
+    fn complete(&mut self, finish: impl FnOnce(ResponseWriter<'a>, &Stamp) -> (Finished, Option<Payload>)) {
+        let close = self.close || self.lender.is_some_and(|lender| !lender.leaves_usable());
+        if let Some(writer) = self.started() {
+            if close {
+                writer.close();
+            }
+        }
+        if let Some(writer) = self.writer.take() {
+            let status = writer.status();
+            let (finished, payload) = finish(writer, &self.standing.stamp);
+            let payload = payload.unwrap_or(Payload::Written);
+            self.answer = Some(Answer { status, keep: finished.keep_alive, payload });
+        }
+    }
+
+    /// The complete response; an incomplete one becomes a 500.
+    pub(crate) fn finish(mut self) -> Answer {
+        if self.answer.is_none() {
+            self.reset();
+            self.start(500, None);
+            self.body(b"");
+        }
+        let close = self.close;
+        let mut answer =
+            self.answer.unwrap_or(Answer { status: 500, keep: false, payload: Payload::Written });
+        answer.keep &= !close;
+        answer
+    }
+}
