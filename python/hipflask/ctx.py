@@ -1,7 +1,7 @@
 """The contexts of an app and of a request, as Python objects.
 
-Implements `flask.ctx` (3.1). The engine's fast lane binds bare native frames instead; the objects here are made of a
-frame when code asks for one (`_app_context_of`, `_request_context_of`) and share its request, session and `g`.
+Implements `flask.ctx` (3.1). The engine's fast lane binds bare native frames instead; the objects here are made
+of a frame when code asks for one (`_app_context_of`, `_request_context_of`) and share its request, session, `g`.
 """
 
 from __future__ import annotations
@@ -247,7 +247,10 @@ class RequestContext:
         return session
 
     def push(self) -> None:
-        """Make this the current request context, with an app context if the app has none, and open the session."""
+        """Make this the current request context, and open the session.
+
+        The app's context is pushed too unless the current one is that app's.
+        """
         app_ctx = _cv_app.get(None)
         if app_ctx is None or app_ctx.app is not self.app:
             app_ctx = self.app.app_context()

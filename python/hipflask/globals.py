@@ -1,6 +1,6 @@
 """The proxies to the current app and request.
 
-Implements `flask.globals` (3.1). The two variables are slots of one native context variable, see `hipflask._core`.
+Implements `flask.globals` (3.1). The two variables are slots of one native context variable.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The signals that an app sends.
 
-Implements `flask.signals` (3.1) on blinker. A signal is made when somebody first asks for it by name, so blinker is
-imported only by programs that listen: while `_made` is empty, nobody does.
+Implements `flask.signals` (3.1) on blinker. A signal is made when somebody first asks for it by name, so blinker
+is imported only by programs that listen: while `_made` is empty, nobody does.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from blinker import Namespace, NamedSignal
+    from blinker import NamedSignal, Namespace
 
     from .sansio.app import App
 
@@ -49,7 +49,9 @@ def __getattr__(name: str) -> Any:
 
         value: Any = Namespace()
     elif name in _NAMES:
-        namespace = globals().get("_signals") or __getattr__("_signals")
+        namespace = globals().get("_signals")
+        if namespace is None:
+            namespace = __getattr__("_signals")
         value = _made[name] = namespace.signal(name.replace("_", "-"))
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

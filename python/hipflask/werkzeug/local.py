@@ -1,7 +1,7 @@
 """Context-local data and proxies to it, under the names of `werkzeug.local` (3.1).
 
-Everything is kept in context variables, so each thread, greenlet and asyncio task sees its own values. `LocalProxy`
-is native (see `hipflask._core`).
+Everything is kept in context variables, so each thread, greenlet and asyncio task sees its own values.
+`LocalProxy` is native (see `hipflask._core`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     T = TypeVar("T")
-
-    class _Stack(Generic[T]):
-        pass
 else:
+    # `typing` costs more to import than everything here.
+    T = object
 
-    class _Stack:
+    class Generic:
         __slots__ = ()
         __class_getitem__ = classmethod(GenericAlias)
 
@@ -83,7 +82,7 @@ class Local:
         self.__storage.set({key: value for key, value in values.items() if key != name})
 
 
-class LocalStack(_Stack[T] if TYPE_CHECKING else _Stack):
+class LocalStack(Generic[T]):
     """A stack whose items belong to the current context.
 
     Args:
