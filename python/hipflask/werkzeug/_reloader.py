@@ -220,13 +220,18 @@ class WatchdogReloaderLoop(ReloaderLoop):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         import threading
 
-        from watchdog.events import PatternMatchingEventHandler
+        from watchdog.events import FileSystemEventHandler
         from watchdog.observers import Observer
 
         super().__init__(*args, **kwargs)
         loop = self
 
-        class Handler(PatternMatchingEventHandler):
+        class Handler(FileSystemEventHandler):
+            def dispatch(self, event: Any) -> None:
+                path = os.fsdecode(event.src_path)
+                if _is_watched(path, loop.extra_files, loop.exclude_patterns):
+                    super().dispatch(event)
+
             def on_any_event(self, event: Any) -> None:
                 # "opened" and "closed without writing" are events too, but change nothing.
                 if event.event_type in ("closed", "created", "deleted", "modified", "moved"):
@@ -235,10 +240,7 @@ class WatchdogReloaderLoop(ReloaderLoop):
         self.observer = Observer()
         kind = type(self.observer).__name__.lower().removesuffix("observer")
         self.name = f"watchdog ({kind})"
-        self.event_handler = Handler(
-            patterns=["*.py", "*.pyc", "*.zip", *(f for f in self.extra_files if not os.path.isdir(f))],
-            ignore_patterns=[*(f"*/{name}/*" for name in _ignore_common_dirs), *self.exclude_patterns],
-        )
+        self.event_handler = Handler()
         self.should_reload = threading.Event()
         self.watches: dict[str, Any] = {}
 
