@@ -1,0 +1,1 @@
+"""WSGI applications that stand in front of another one."""
