@@ -9,11 +9,16 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod conditional;
+pub mod cookie;
 pub mod date;
 mod error;
+pub mod field;
 pub mod head;
 mod limits;
+pub mod multipart;
 pub mod query;
+pub mod range;
 pub mod response;
 mod target;
 mod token;

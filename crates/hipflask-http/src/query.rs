@@ -69,17 +69,41 @@ fn nibble(digit: u8) -> u8 {
     }
 }
 
+/// Percent-encodes everything but letters, digits, `_.-~` and `safe`.
+#[must_use]
+pub fn quote<'a>(text: &'a str, safe: &[u8]) -> Cow<'a, str> {
+    let plain = |byte: u8| {
+        byte.is_ascii_alphanumeric() || b"_.-~".contains(&byte) || (byte < 128 && safe.contains(&byte))
+    };
+    if text.bytes().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for byte in text.bytes() {
+        if plain(byte) {
+            out.push(byte as char);
+        } else {
+            escape(&mut out, byte);
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn escape(out: &mut String, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    out.push('%');
+    for digit in [byte >> 4, byte & 15] {
+        out.push(HEX.get(usize::from(digit)).copied().unwrap_or_default() as char);
+    }
+}
+
 #[cold]
 fn requote(bytes: &[u8]) -> String {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = String::with_capacity(bytes.len() + 16);
     for chunk in bytes.utf8_chunks() {
         out.push_str(chunk.valid());
         for &byte in chunk.invalid() {
-            out.push('%');
-            for digit in [byte >> 4, byte & 15] {
-                out.push(HEX.get(usize::from(digit)).copied().unwrap_or_default() as char);
-            }
+            escape(&mut out, byte);
         }
     }
     out

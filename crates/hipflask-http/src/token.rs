@@ -195,3 +195,18 @@ fn shadows(name: &[u8]) -> bool {
         }
     })
 }
+
+/// What Python's `str.strip` takes off: Unicode white space and the four ASCII separators.
+fn is_python_space(char: char) -> bool {
+    char.is_whitespace() || ('\x1c'..='\x1f').contains(&char)
+}
+
+/// Python's `str.strip`.
+pub(crate) fn strip(text: &str) -> &str {
+    text.trim_matches(is_python_space)
+}
+
+/// Python's `str.lstrip`.
+pub(crate) fn strip_start(text: &str) -> &str {
+    text.trim_start_matches(is_python_space)
+}
