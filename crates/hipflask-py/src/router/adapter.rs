@@ -1,0 +1,384 @@
+//! A map bound to a request: matching and building.
+
+use hipflask_router::{Outcome, Refusal, origin_form, quote_path};
+use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
+
+use super::map::{Entry, MapBase, Snapshot};
+
+/// The native half of `hipflask.werkzeug.routing.MapAdapter`. Not frozen, since its attributes may be assigned.
+#[pyclass(subclass, dict, weakref, module = "hipflask._core")]
+pub(crate) struct MapAdapterBase {
+    map: Option<Py<MapBase>>,
+    #[pyo3(get, set)]
+    server_name: Option<Py<PyString>>,
+    #[pyo3(get, set)]
+    script_name: Option<Py<PyString>>,
+    #[pyo3(get, set)]
+    subdomain: Option<Py<PyString>>,
+    #[pyo3(get, set)]
+    url_scheme: Option<Py<PyString>>,
+    #[pyo3(get, set)]
+    path_info: Option<Py<PyString>>,
+    #[pyo3(get, set)]
+    default_method: Option<Py<PyString>>,
+    #[pyo3(get, set)]
+    query_args: Option<Py<PyAny>>,
+    #[pyo3(get, set)]
+    websocket: bool,
+}
+
+#[pymethods]
+impl MapAdapterBase {
+    #[new]
+    #[pyo3(signature = (*_arguments, **_options))]
+    #[pyo3(text_signature = "(map, server_name, script_name, subdomain, url_scheme, path_info, default_method, \
+                             query_args=None)")]
+    fn new(_arguments: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> Self {
+        Self {
+            map: None,
+            server_name: None,
+            script_name: None,
+            subdomain: None,
+            url_scheme: None,
+            path_info: None,
+            default_method: None,
+            query_args: None,
+            websocket: false,
+        }
+    }
+
+    #[pyo3(signature = (map, server_name, script_name, subdomain, url_scheme, path_info, default_method, query_args=None))]
+    #[allow(clippy::too_many_arguments, reason = "Werkzeug's signature")]
+    fn __init__(
+        &mut self,
+        py: Python<'_>,
+        map: Py<MapBase>,
+        server_name: Py<PyString>,
+        script_name: Bound<'_, PyString>,
+        subdomain: Option<Py<PyString>>,
+        url_scheme: Py<PyString>,
+        path_info: Py<PyString>,
+        default_method: Py<PyString>,
+        query_args: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let script = script_name.to_str()?;
+        self.script_name = Some(match script.ends_with('/') {
+            true => script_name.unbind(),
+            false => PyString::new(py, &[script, "/"].concat()).unbind(),
+        });
+        self.websocket = matches!(url_scheme.bind(py).to_str()?, "ws" | "wss");
+        self.map = Some(map);
+        self.server_name = Some(server_name);
+        self.subdomain = subdomain;
+        self.url_scheme = Some(url_scheme);
+        self.path_info = Some(path_info);
+        self.default_method = Some(default_method);
+        self.query_args = query_args;
+        Ok(())
+    }
+
+    /// The map that this adapter was made by.
+    #[getter]
+    fn map(&self, py: Python<'_>) -> Option<Py<MapBase>> {
+        self.map.as_ref().map(|map| map.clone_ref(py))
+    }
+
+    #[setter]
+    fn set_map(&mut self, map: Py<MapBase>) {
+        self.map = Some(map);
+    }
+
+    /// Finds the rule for a request: `(kind, what, values)`, where kind is 0 for a rule, 1 for a rule that may
+    /// redirect, 2 for a redirect to an encoded path, 3 for allowed methods, 4 for the wrong protocol, 5 for nothing.
+    #[pyo3(signature = (path_info=None, method=None, websocket=None))]
+    fn _find<'py>(
+        &self,
+        py: Python<'py>,
+        path_info: Option<&Bound<'py, PyString>>,
+        method: Option<&Bound<'py, PyString>>,
+        websocket: Option<bool>,
+    ) -> PyResult<(u8, Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let map = self.bound_map(py)?;
+        let snapshot = MapBase::snapshot(map)?;
+        let path = path_info.or_else(|| self.path_info.as_ref().map(|path| path.bind(py)));
+        let nothing = py.None().into_bound(py);
+        // A path with lone surrogates cannot come from a request.
+        let Ok(path) = text(path) else { return Ok((5, nothing.clone(), nothing)) };
+        let method = text(method)?;
+        let method = if method.is_empty() { text(bound(py, self.default_method.as_ref()))? } else { method };
+        let upper;
+        let method = match method.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_lowercase()) {
+            true => method,
+            false => {
+                upper = method.to_uppercase();
+                &upper
+            }
+        };
+        let domain = match &self.subdomain {
+            Some(subdomain) if !map.get().host_matching() => text(Some(subdomain.bind(py)))?,
+            _ => text(bound(py, self.server_name.as_ref()))?,
+        };
+        let refused = match snapshot.router.matches(domain, path, method, websocket.unwrap_or(self.websocket)) {
+            Outcome::Found(found) => match snapshot.values(py, &found) {
+                Ok(values) => {
+                    let kind = u8::from(snapshot.is_special(found.rule));
+                    let rule = snapshot.rule(found.rule).map_or(nothing, |rule| rule.bind(py).clone());
+                    return Ok((kind, rule, values.into_any()));
+                }
+                Err(error) if is_validation_error(py, &error)? => found.otherwise,
+                Err(error) => return Err(error),
+            },
+            Outcome::Redirect(path) => {
+                let mut quoted = String::new();
+                quote_path(&mut quoted, &path);
+                return Ok((2, PyString::new(py, &quoted).into_any(), nothing));
+            }
+            Outcome::Refused(refusal) => refusal,
+        };
+        Ok(match refused {
+            Refusal::Method(allowed) => {
+                let names = PyList::new(py, snapshot.router.method_names(allowed))?;
+                (3, names.into_any(), nothing)
+            }
+            Refusal::Protocol => (4, nothing.clone(), nothing),
+            Refusal::NotFound => (5, nothing.clone(), nothing),
+        })
+    }
+
+    /// Builds the URL of an endpoint.
+    ///
+    /// A path if it leads to the same host, else an absolute URL; with `force_external` always the latter, without a
+    /// scheme if `url_scheme` is empty. Values that the rule does not use go to the query, unless `append_unknown` is
+    /// false. Of several rules the first that accepts `method` and has all its values is taken.
+    ///
+    /// Raises `BuildError` if there is none.
+    ///
+    /// Implements: werkzeug.routing.MapAdapter.build (3.1).
+    #[pyo3(signature = (endpoint, values=None, method=None, force_external=None, append_unknown=None, url_scheme=None))]
+    #[pyo3(text_signature = "($self, endpoint, values=None, method=None, force_external=False, append_unknown=True, \
+                             url_scheme=None)")]
+    #[allow(clippy::too_many_arguments, reason = "Werkzeug's signature")]
+    fn build<'py>(
+        slf: &Bound<'py, Self>,
+        endpoint: &Bound<'py, PyAny>,
+        values: Option<&Bound<'py, PyAny>>,
+        method: Option<&Bound<'py, PyString>>,
+        force_external: Option<&Bound<'py, PyAny>>,
+        append_unknown: Option<&Bound<'py, PyAny>>,
+        url_scheme: Option<&Bound<'py, PyString>>,
+    ) -> PyResult<Bound<'py, PyString>> {
+        let py = slf.py();
+        let this = slf.try_borrow()?;
+        let map = this.bound_map(py)?;
+        let snapshot = MapBase::snapshot(map)?;
+        let values = plain_values(py, values)?;
+        let unknown = append_unknown.map_or(Ok(true), PyAnyMethods::is_truthy)?;
+        let request = Wanted { endpoint, values: &values, unknown, map };
+        let default_method = bound(py, this.default_method.as_ref());
+        let mut built = None;
+        if method.is_none() {
+            built = this.first_suitable(&snapshot, &request, default_method)?;
+        }
+        if built.is_none() {
+            built = this.first_suitable(&snapshot, &request, method)?;
+        }
+        let Some(built) = built else {
+            return Err(build_error(py, (endpoint, &values, method, slf))?);
+        };
+        let external = force_external.map_or(Ok(false), PyAnyMethods::is_truthy)?;
+        let scheme = text(url_scheme.or_else(|| bound(py, this.url_scheme.as_ref())))?;
+        let url = this.finish(py, &built, external, scheme, map.get().host_matching())?;
+        Ok(PyString::new(py, &url))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.map)?;
+        visit.call(&self.query_args)
+    }
+
+    fn __clear__(&mut self) {
+        self.map = None;
+        self.query_args = None;
+    }
+}
+
+/// What is to be built.
+struct Wanted<'a, 'py> {
+    endpoint: &'a Bound<'py, PyAny>,
+    values: &'a Bound<'py, PyDict>,
+    unknown: bool,
+    map: &'a Bound<'py, MapBase>,
+}
+
+/// A rule's part of a URL.
+struct Built {
+    domain: String,
+    path: String,
+    websocket: bool,
+}
+
+impl MapAdapterBase {
+    fn bound_map<'a, 'py>(&'a self, py: Python<'py>) -> PyResult<&'a Bound<'py, MapBase>> {
+        let map = self.map.as_ref().map(|map| map.bind(py));
+        map.ok_or_else(|| PyTypeError::new_err("MapAdapter.__init__ was not called"))
+    }
+
+    /// The first rule that can be built; with host matching, the first for this host, if any.
+    fn first_suitable(
+        &self,
+        snapshot: &Snapshot,
+        wanted: &Wanted<'_, '_>,
+        method: Option<&Bound<'_, PyString>>,
+    ) -> PyResult<Option<Built>> {
+        let py = wanted.values.py();
+        let mut first = None;
+        for (rule, entry) in snapshot.rules_of(wanted.endpoint)? {
+            let Some(built) = build_rule(py, snapshot, (rule, entry), wanted, method)? else { continue };
+            if !wanted.map.get().host_matching() || built.domain == text(bound(py, self.server_name.as_ref()))? {
+                return Ok(Some(built));
+            }
+            if first.is_none() {
+                first = Some(built);
+            }
+        }
+        Ok(first)
+    }
+
+    fn finish(
+        &self,
+        py: Python<'_>,
+        built: &Built,
+        external: bool,
+        scheme: &str,
+        host_matching: bool,
+    ) -> PyResult<String> {
+        let server = text(bound(py, self.server_name.as_ref()))?;
+        let script = text(bound(py, self.script_name.as_ref()))?;
+        let here = match &self.subdomain {
+            _ if host_matching => built.domain == server,
+            Some(subdomain) => *built.domain == *text(Some(subdomain.bind(py)))?,
+            None => false,
+        };
+        if here && !external && !built.websocket {
+            return Ok(origin_form(script, &built.path));
+        }
+        let secure = matches!(scheme, "https" | "wss");
+        let scheme = match (built.websocket, secure, scheme.is_empty()) {
+            (true, true, _) => "wss:",
+            (true, false, _) => "ws:",
+            (false, _, true) => "",
+            (false, true, false) => "https:",
+            (false, false, false) => "http:",
+        };
+        let mut script = script.chars();
+        script.next_back();
+        let (subdomain, dot, server) = match (host_matching, built.domain.is_empty()) {
+            (true, _) => (&*built.domain, "", ""),
+            (false, true) => ("", "", server),
+            (false, false) => (&*built.domain, ".", server),
+        };
+        let path = built.path.trim_start_matches('/');
+        Ok([scheme, "//", subdomain, dot, server, script.as_str(), "/", path].concat())
+    }
+}
+
+fn build_rule(
+    py: Python<'_>,
+    snapshot: &Snapshot,
+    (rule, entry): (usize, &Entry),
+    wanted: &Wanted<'_, '_>,
+    method: Option<&Bound<'_, PyString>>,
+) -> PyResult<Option<Built>> {
+    if entry.overridden {
+        let rule = entry.rule.bind(py);
+        if !rule.call_method1(intern!(py, "suitable_for"), (wanted.values, method))?.is_truthy()? {
+            return Ok(None);
+        }
+        let built = rule.call_method1(intern!(py, "build"), (wanted.values, wanted.unknown))?;
+        let built: Option<(String, String)> = built.extract()?;
+        return Ok(built.map(|(domain, path)| Built { domain, path, websocket: entry.websocket }));
+    }
+    if let (Some(methods), Some(method)) = (snapshot.router.rule_methods(rule), method)
+        && !methods.meets(snapshot.router.method(method.to_str()?))
+    {
+        return Ok(None);
+    }
+    for name in &entry.required {
+        if !wanted.values.contains(name)? {
+            return Ok(None);
+        }
+    }
+    for (name, only) in &entry.fixed {
+        if let Some(value) = wanted.values.get_item(name)?
+            && only.bind(py).ne(value)?
+        {
+            return Ok(None);
+        }
+    }
+    match entry.compiled.get().assemble(py, wanted.values, wanted.unknown, wanted.map) {
+        Ok((domain, path)) => Ok(Some(Built { domain, path, websocket: entry.websocket })),
+        Err(error) if is_validation_error(py, &error)? => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The values as a dict without `None`; of a `MultiDict` single values as themselves, several as a list.
+fn plain_values<'py>(py: Python<'py>, values: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyDict>> {
+    static MULTI_DICT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let Some(values) = values else { return Ok(PyDict::new(py)) };
+    if let Ok(values) = values.cast_exact::<PyDict>()
+        && values.iter().all(|(_, value)| !value.is_none())
+    {
+        return Ok(values.clone());
+    }
+    let plain = PyDict::new(py);
+    if !values.is_truthy()? {
+        return Ok(plain);
+    }
+    let multi_dict = MULTI_DICT.import(py, "hipflask.werkzeug.datastructures", "MultiDict")?;
+    if values.is_instance(multi_dict)? {
+        let lists = py.get_type::<PyDict>().call_method1(intern!(py, "items"), (values,))?;
+        for pair in lists.try_iter()? {
+            let (key, list): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
+            match list.len()? {
+                0 => {}
+                1 => plain.set_item(key, list.get_item(0)?)?,
+                _ => plain.set_item(key, list)?,
+            }
+        }
+        return Ok(plain);
+    }
+    for pair in values.call_method0(intern!(py, "items"))?.try_iter()? {
+        let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
+        if !value.is_none() {
+            plain.set_item(key, value)?;
+        }
+    }
+    Ok(plain)
+}
+
+fn bound<'a, 'py, T>(py: Python<'py>, value: Option<&'a Py<T>>) -> Option<&'a Bound<'py, T>> {
+    value.map(|value| value.bind(py))
+}
+
+/// A string's text; nothing is empty text.
+fn text<'a>(string: Option<&'a Bound<'_, PyString>>) -> PyResult<&'a str> {
+    string.map_or(Ok(""), |string| string.to_str())
+}
+
+fn is_validation_error(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
+    static VALIDATION_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = VALIDATION_ERROR.import(py, "hipflask.werkzeug.routing.converters", "ValidationError")?;
+    Ok(error.is_instance(py, class))
+}
+
+fn build_error<'py>(py: Python<'py>, arguments: impl pyo3::call::PyCallArgs<'py>) -> PyResult<PyErr> {
+    static BUILD_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = BUILD_ERROR.import(py, "hipflask.werkzeug.routing.exceptions", "BuildError")?;
+    Ok(PyErr::from_value(class.call1(arguments)?))
+}

@@ -1,0 +1,223 @@
+//! One rule, compiled: its variables, and how its URL is built.
+
+use hipflask_router::{Conversion, Limits, Place, Template, Token, Variable, merge_slashes, tokens};
+use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyFrozenSet, PyList, PyString};
+
+use super::encode::{Encoder, append_unknown};
+
+/// A rule's compiled form, made by `Rule.compile`.
+#[pyclass(frozen, module = "hipflask._core")]
+pub(crate) struct CompiledRule {
+    pub(crate) domain: String,
+    pub(crate) path: String,
+    pub(crate) variables: Vec<Variable>,
+    pub(crate) names: Vec<Py<PyString>>,
+    pub(crate) converters: Vec<Py<PyAny>>,
+    encoders: Vec<Encoder>,
+    template: Template,
+    /// Every name that the rule uses: its variables and its defaults.
+    used: Vec<Box<str>>,
+}
+
+/// What `Rule.compile` tells of a converter.
+#[derive(FromPyObject)]
+struct Described<'py>(
+    Bound<'py, PyAny>,
+    String,
+    f64,
+    bool,
+    String,
+    String,
+    (usize, Option<Bound<'py, PyAny>>, Option<Bound<'py, PyAny>>),
+    Option<Bound<'py, PyFrozenSet>>,
+);
+
+#[pymethods]
+impl CompiledRule {
+    /// Parses a rule. `describe(name, converter, arguments)` is called for each variable.
+    #[new]
+    #[pyo3(signature = (domain, path, merge, defaults, describe))]
+    fn new(
+        py: Python<'_>,
+        domain: &str,
+        path: &str,
+        merge: bool,
+        defaults: Option<&Bound<'_, PyAny>>,
+        describe: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let path = if merge { merge_slashes(path).into_owned() } else { path.to_owned() };
+        let mut compiled = Self {
+            domain: domain.to_owned(),
+            path,
+            variables: Vec::new(),
+            names: Vec::new(),
+            converters: Vec::new(),
+            encoders: Vec::new(),
+            template: Template { domain: Vec::new(), path: Vec::new() },
+            used: Vec::new(),
+        };
+        for text in [domain, &compiled.path.clone()] {
+            for token in tokens(text).map_err(|_| malformed(py, text))? {
+                if let Token::Variable { name, converter, arguments } = token {
+                    compiled.add_variable(py, name, describe.call1((name, converter, arguments))?.extract()?)?;
+                }
+            }
+        }
+        let mut constants = Vec::new();
+        if let Some(defaults) = defaults {
+            for key in defaults.try_iter()? {
+                let key = key?;
+                let name = key.str()?.to_str()?.to_owned();
+                if let Some(at) = compiled.variables.iter().position(|variable| *variable.name == *name)
+                    && let (Some(encoder), Some(converter)) = (compiled.encoders.get(at), compiled.converters.get(at))
+                {
+                    let mut text = String::new();
+                    encoder.encode(py, converter, &defaults.get_item(&key)?, &mut text)?;
+                    constants.push((name.clone(), text));
+                }
+                if !compiled.used.iter().any(|used| **used == *name) {
+                    compiled.used.push(name.into());
+                }
+            }
+        }
+        compiled.template = Template::new(&compiled.domain, &compiled.path, |name| {
+            constants.iter().find(|(constant, _)| constant == name).map(|(_, text)| text.clone())
+        })
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(compiled)
+    }
+
+    /// The pieces of domain and path, each with whether it is a variable.
+    #[getter]
+    fn trace(&self) -> PyResult<Vec<(bool, String)>> {
+        let mut trace = Vec::new();
+        for (text, end) in [(&self.domain, Some("|")), (&self.path, None)] {
+            let found = tokens(text).map_err(|error| PyValueError::new_err(error.to_string()))?;
+            trace.extend(found.into_iter().map(|token| match token {
+                Token::Slash => (false, "/".to_owned()),
+                Token::Literal(text) => (false, text.to_owned()),
+                Token::Variable { name, .. } => (true, name.to_owned()),
+            }));
+            trace.extend(end.map(|end| (false, end.to_owned())));
+        }
+        Ok(trace)
+    }
+
+    /// The converters by their variables' names.
+    #[getter]
+    fn converters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let found = PyDict::new(py);
+        for (name, converter) in self.names.iter().zip(&self.converters) {
+            found.set_item(name, converter)?;
+        }
+        Ok(found)
+    }
+
+    /// Builds domain and path from all the variables' values; others go to the query.
+    fn build(
+        &self,
+        py: Python<'_>,
+        values: &Bound<'_, PyDict>,
+        unknown: bool,
+        map: &Bound<'_, PyAny>,
+    ) -> PyResult<(String, String)> {
+        self.assemble(py, values, unknown, map)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.converters.iter().try_for_each(|converter| visit.call(converter))
+    }
+}
+
+impl CompiledRule {
+    fn add_variable(&mut self, py: Python<'_>, name: &str, described: Described<'_>) -> PyResult<()> {
+        let Described(converter, regex, weight, isolating, decode, encode, (digits, min, max), words) = described;
+        if self.variables.iter().any(|variable| *variable.name == *name) {
+            return Err(PyValueError::new_err(format!("variable name '{name}' used twice.")));
+        }
+        let conversion = match decode.as_str() {
+            "text" => Conversion::Text,
+            "int" => Conversion::Integer(Limits { digits, min: extract(min)?, max: extract(max)? }),
+            "float" => Conversion::Float(Limits { digits, min: extract(min)?, max: extract(max)? }),
+            "uuid" => Conversion::Uuid,
+            _ => Conversion::Deferred,
+        };
+        self.encoders.push(Encoder::new(&encode, digits, words)?);
+        self.variables.push(Variable { name: name.into(), regex, weight, isolating, conversion });
+        self.names.push(PyString::intern(py, name).unbind());
+        self.converters.push(converter.unbind());
+        self.used.push(name.into());
+        Ok(())
+    }
+
+    /// Whether the rule has a use for a value of this name.
+    fn uses(&self, name: &str) -> bool {
+        self.used.iter().any(|used| **used == *name)
+    }
+
+    /// See [`CompiledRule::build`].
+    pub(crate) fn assemble(
+        &self,
+        py: Python<'_>,
+        values: &Bound<'_, PyDict>,
+        unknown: bool,
+        map: &Bound<'_, PyAny>,
+    ) -> PyResult<(String, String)> {
+        let mut domain = String::new();
+        let mut path = String::with_capacity(64);
+        let mut filled = 0;
+        for (places, out) in [(&self.template.domain, &mut domain), (&self.template.path, &mut path)] {
+            for place in places {
+                match place {
+                    Place::Text(text) => out.push_str(text),
+                    Place::Variable(at) => {
+                        self.fill(py, *at, values, out)?;
+                        filled += 1;
+                    }
+                }
+            }
+        }
+        if unknown && values.len() > filled {
+            self.append_query(values, map, &mut path)?;
+        }
+        Ok((domain, path))
+    }
+
+    fn fill(&self, py: Python<'_>, at: usize, values: &Bound<'_, PyDict>, out: &mut String) -> PyResult<()> {
+        if let (Some(name), Some(encoder), Some(converter)) =
+            (self.names.get(at), self.encoders.get(at), self.converters.get(at))
+        {
+            let name = name.bind(py);
+            let value = values.get_item(name)?.ok_or_else(|| {
+                pyo3::exceptions::PyTypeError::new_err(format!("the rule {:?} needs a value for {name:?}", self.path))
+            })?;
+            encoder.encode(py, converter, &value, out)?;
+        }
+        Ok(())
+    }
+
+    fn append_query(&self, values: &Bound<'_, PyDict>, map: &Bound<'_, PyAny>, path: &mut String) -> PyResult<()> {
+        let extra = PyList::empty(values.py());
+        for (key, value) in values.iter() {
+            if !key.cast::<PyString>().is_ok_and(|key| key.to_str().is_ok_and(|key| self.uses(key))) {
+                extra.append((key, value))?;
+            }
+        }
+        if extra.is_empty() { Ok(()) } else { append_unknown(&extra, map, path) }
+    }
+}
+
+fn extract<'py, T>(value: Option<Bound<'py, PyAny>>) -> PyResult<Option<T>>
+where
+    T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
+{
+    value.map(|value| value.extract()).transpose()
+}
+
+fn malformed(py: Python<'_>, rule: &str) -> PyErr {
+    let shown = PyString::new(py, rule).repr().map_or_else(|_| rule.to_owned(), |shown| shown.to_string());
+    PyValueError::new_err(format!("malformed url rule: {shown}"))
+}
