@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .wrappers import Request
 
 T = TypeVar("T")
+_TAccessorValue = TypeVar("_TAccessorValue")
 
 _logger: logging.Logger | None = None
 
