@@ -60,7 +60,9 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BodyError::Malformed(error) => f.write_str(error.reason()),
-            BodyError::Truncated => f.write_str("the client closed the connection before the end of the body"),
+            BodyError::Truncated => {
+                f.write_str("the client closed the connection before the end of the body")
+            }
             BodyError::TooSlow => f.write_str("the body arrives too slowly"),
             BodyError::Over => f.write_str("the request has been answered, its body can no longer be read"),
             BodyError::Io(kind) => write!(f, "the connection failed: {kind}"),
@@ -247,7 +249,9 @@ impl Intake {
                     if left.is_zero() {
                         return Err(BodyError::TooSlow);
                     }
-                    self.socket.wait_readable(left.min(SLICE)).map_err(|error| BodyError::Io(error.kind()))?;
+                    self.socket
+                        .wait_readable(left.min(SLICE))
+                        .map_err(|error| BodyError::Io(error.kind()))?;
                     if over.load(Ordering::Acquire) {
                         return Err(BodyError::Over);
                     }

@@ -12,6 +12,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hipflask_http::RequestHead;
+
+use crate::reply::Reply;
 use crate::sys;
 
 /// How files below a root are described to the client.
@@ -100,6 +103,15 @@ impl FileReply {
         }
         let modified = (metadata.mtime(), metadata.mtime_nsec());
         Some(FileReply { file, size: metadata.len(), modified, path, options })
+    }
+}
+
+impl FileReply {
+    /// Writes the response to a request for this file.
+    pub(crate) fn answer(self, head: &RequestHead, reply: &mut Reply<'_>) {
+        let _ = (head, &self.modified, &self.path, &self.options);
+        reply.start(200, None);
+        reply.file(self.file, 0, self.size);
     }
 }
 

@@ -12,7 +12,9 @@ const INLINE_AGAIN: u32 = micros(200);
 const PROBATION: u32 = 8;
 /// Runs after which the watchdog may look less often.
 const PROVEN: u32 = 256;
-/// The estimate moves by a sixteenth of the difference: one run of 50 ms needs about 90 fast ones to be forgiven.
+/// Fast runs on workers that a route needs to come back inline once it has blocked.
+const SENTENCE: u32 = 128;
+/// The estimate moves by a sixteenth of the difference.
 const WEIGHT: u32 = 4;
 /// A single run counts as at most this: a view that once hung for a minute is not sent away for a day.
 const RUN_MOST: u32 = micros(100_000);
@@ -41,8 +43,8 @@ pub struct RouteHistory {
     wall: AtomicU32,
     /// Runs so far, up to [`PROVEN`].
     runs: AtomicU32,
-    /// Whether the route has been sent to the workers.
-    blocking: AtomicBool,
+    /// Fast runs that the route still needs before it comes back inline.
+    sentence: AtomicU32,
     /// Whether a leader runs it inline at this moment. If it is still so when the next request comes, that leader has
     /// been retaken: do not send a second one after it.
     inside: AtomicBool,
@@ -59,7 +61,7 @@ impl RouteHistory {
         match self.fixed {
             Some(true) if !self.inside.load(Relaxed) => Lane::Inline,
             Some(_) => Lane::Worker,
-            None if self.blocking.load(Relaxed) => Lane::Worker,
+            None if self.sentence.load(Relaxed) > 0 => Lane::Worker,
             None if self.runs.load(Relaxed) < PROBATION || self.inside.load(Relaxed) => Lane::Probation,
             None => Lane::Inline,
         }
@@ -96,11 +98,18 @@ impl RouteHistory {
         // The first run is the best guess there is.
         let new = if runs == 0 { run } else { old - (old >> WEIGHT) + (run >> WEIGHT) };
         self.wall.store(new, Relaxed);
-        if new > INLINE_MOST {
-            self.blocking.store(true, Relaxed);
-        } else if new < INLINE_AGAIN {
-            self.blocking.store(false, Relaxed);
+        let sentence = self.sentence.load(Relaxed);
+        if new > INLINE_MOST || (sentence > 0 && run > INLINE_MOST) {
+            self.sentence.store(SENTENCE, Relaxed);
+        } else if sentence > 1 || (sentence == 1 && new < INLINE_AGAIN) {
+            self.sentence.store(sentence - 1, Relaxed);
         }
+    }
+
+    /// Learns that a run held the leader until the watchdog came.
+    pub(crate) fn record_retaken(&self, took: Duration) {
+        self.record(took);
+        self.sentence.store(SENTENCE, Relaxed);
     }
 }
 
@@ -137,8 +146,8 @@ mod tests {
     #[test]
     fn one_slow_run_sends_a_fast_route_away_and_only_many_fast_ones_bring_it_back() {
         assert_eq!(after(&[(100, FAST), (1, SLOW)]).lane(), Lane::Worker);
-        assert_eq!(after(&[(100, FAST), (1, SLOW), (50, FAST)]).lane(), Lane::Worker);
-        assert_eq!(after(&[(100, FAST), (1, SLOW), (120, FAST)]).lane(), Lane::Inline);
+        assert_eq!(after(&[(100, FAST), (1, SLOW), (100, FAST)]).lane(), Lane::Worker);
+        assert_eq!(after(&[(100, FAST), (1, SLOW), (200, FAST)]).lane(), Lane::Inline);
     }
 
     #[test]

@@ -4,21 +4,20 @@
 //! drives the reactor and calls fast views itself; the others run blocking views or stand by. `docs/architecture.md`
 //! has the reasons and the measurements.
 
-#[allow(dead_code)]
 mod body;
 mod config;
+mod conn;
+mod engine;
 mod exchange;
-#[allow(dead_code)]
 mod files;
 mod handler;
 mod history;
-#[allow(dead_code)]
+mod pool;
+mod reactor;
 mod reply;
-#[allow(dead_code)]
+mod server;
 mod sys;
-#[allow(dead_code)]
 mod timer;
-#[allow(dead_code)]
 mod word;
 
 pub use body::{Body, BodyError, BodySource, BodyStream};
@@ -28,3 +27,4 @@ pub use files::{FileOptions, FileReply, Root};
 pub use handler::{Handler, Request, Routed, Stream};
 pub use history::{Lane, RouteHistory};
 pub use reply::{FieldError, Reply};
+pub use server::{Bound, Running, Server};

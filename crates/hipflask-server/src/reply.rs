@@ -113,7 +113,7 @@ impl<'a> Reply<'a> {
             let status = if (200..1000).contains(&status) { status } else { 500 };
             if writer.start(status, reason).is_err() {
                 // Cannot fail: the status is good and there is no reason.
-                drop(writer.start(status, None));
+                let _ = writer.start(status, None);
             }
         }
     }

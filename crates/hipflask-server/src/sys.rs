@@ -113,7 +113,8 @@ impl Poller {
         let timeout = milliseconds(timeout);
         let room = libc::c_int::try_from(self.room.len()).unwrap_or(libc::c_int::MAX);
         // SAFETY: `room` events are writable behind the pointer.
-        let count = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), self.room.as_mut_ptr(), room, timeout) };
+        let count =
+            unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), self.room.as_mut_ptr(), room, timeout) };
         let count = match checked(count) {
             Ok(count) => count as usize,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
@@ -207,7 +208,8 @@ impl Socket {
 
     /// Sends a part of a file without copying it here; 0 means that the file has become shorter.
     pub(crate) fn send_file(&self, file: &File, offset: u64, most: u64) -> io::Result<usize> {
-        let mut at = libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut at =
+            libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         // Linux moves at most 0x7ffff000 bytes at once; a megabyte keeps the leader responsive.
         let most = usize::try_from(most.min(1 << 20)).unwrap_or(1 << 20);
         // SAFETY: both descriptors are open and `at` is writable.
@@ -225,9 +227,26 @@ impl Socket {
         unsafe { libc::shutdown(self.fd.as_raw_fd(), how) };
     }
 
+    /// Makes closing reset the connection, so that the client cannot take a part for the whole.
+    pub(crate) fn reset_on_close(&self) {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let size = mem::size_of_val(&linger) as libc::socklen_t;
+        // SAFETY: `linger` is as long as `size` says. Unix sockets refuse, and need it not.
+        unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                size,
+            )
+        };
+    }
+
     /// Blocks until the socket can be read, at most `timeout`. Tells whether it can.
     pub(crate) fn wait_readable(&self, timeout: Duration) -> io::Result<bool> {
-        let mut entry = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN | libc::POLLRDHUP, revents: 0 };
+        let mut entry =
+            libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN | libc::POLLRDHUP, revents: 0 };
         // SAFETY: one valid entry behind the pointer.
         match checked(unsafe { libc::poll(&raw mut entry, 1, milliseconds(Some(timeout))) }) {
             Ok(count) => Ok(count > 0),
@@ -259,7 +278,12 @@ pub(crate) fn accept(listener: RawFd) -> io::Result<(Socket, Option<SocketAddr>)
     let mut size = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // SAFETY: `storage` is as large as `size` says and both outlive the call.
     let fd = owned(unsafe {
-        libc::accept4(listener, storage.as_mut_ptr().cast(), &raw mut size, libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
+        libc::accept4(
+            listener,
+            storage.as_mut_ptr().cast(),
+            &raw mut size,
+            libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+        )
     })?;
     // SAFETY: zeroed memory is a valid `sockaddr_storage`, and the kernel wrote an address over it.
     let storage = unsafe { storage.assume_init() };
@@ -299,11 +323,17 @@ fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 fn option(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let size = mem::size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `value` is an int, as long as `size` says.
-    checked(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size) }).map(|_| ())
+    checked(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size) })
+        .map(|_| ())
 }
 
 /// A listening TCP socket.
-pub(crate) fn listen_tcp(at: SocketAddr, backlog: i32, reuse_port: bool, only_v6: bool) -> io::Result<OwnedFd> {
+pub(crate) fn listen_tcp(
+    at: SocketAddr,
+    backlog: i32,
+    reuse_port: bool,
+    only_v6: bool,
+) -> io::Result<OwnedFd> {
     let family = if at.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: takes no pointers.
@@ -350,7 +380,10 @@ pub(crate) fn listen_unix(at: &Path, backlog: i32) -> io::Result<OwnedFd> {
     // SAFETY: all-zero is a valid `sockaddr_un`.
     let mut name: libc::sockaddr_un = unsafe { mem::zeroed() };
     if bytes.len() >= name.sun_path.len() || bytes.contains(&0) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path of a Unix socket is too long or has a NUL"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path of a Unix socket is too long or has a NUL",
+        ));
     }
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: takes no pointers.
@@ -403,14 +436,17 @@ pub(crate) fn open_beneath(root: BorrowedFd<'_>, path: &CStr) -> io::Result<File
     how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
     let size = mem::size_of_val(&how);
     // SAFETY: `path` ends with a NUL and `how` is as long as `size` says.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, size)
-    };
+    let fd =
+        unsafe { libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, size) };
     Ok(File::from(owned(libc::c_int::try_from(fd).unwrap_or(-1))?))
 }
 
 /// Opens one component, which must not be a link.
-pub(crate) fn open_component(directory: BorrowedFd<'_>, name: &CStr, is_directory: bool) -> io::Result<OwnedFd> {
+pub(crate) fn open_component(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    is_directory: bool,
+) -> io::Result<OwnedFd> {
     let kind = if is_directory { libc::O_DIRECTORY } else { libc::O_NONBLOCK | libc::O_NOCTTY };
     let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW | kind;
     // SAFETY: `name` ends with a NUL.
@@ -425,10 +461,4 @@ pub(crate) fn is_exhausted(error: &io::Error) -> bool {
 /// Whether openat2 is missing or forbidden, so that the component walk must do.
 pub(crate) fn lacks_openat2(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
-}
-
-/// Names this thread, for profilers.
-pub(crate) fn page_size() -> usize {
-    // SAFETY: takes no pointers.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }

@@ -64,7 +64,9 @@ impl Wheel {
         let steps = (now - self.done).min(SLOTS as u64);
         for step in 1..=steps {
             let at = ((self.done + step) % SLOTS as u64) as usize;
-            let (Some(slot), Some(word)) = (self.slots.get_mut(at), self.occupied.get_mut(at / 64)) else { continue };
+            let (Some(slot), Some(word)) = (self.slots.get_mut(at), self.occupied.get_mut(at / 64)) else {
+                continue;
+            };
             if *word & 1 << (at % 64) != 0 {
                 *word &= !(1 << (at % 64));
                 due.append(slot);

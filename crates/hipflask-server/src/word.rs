@@ -70,7 +70,10 @@ impl Word {
             return None;
         }
         let sequence = (seen.0 & !IN_CALL).wrapping_add(STEP);
-        self.0.compare_exchange(seen.0, sequence, Ordering::AcqRel, Ordering::Relaxed).is_ok().then_some(sequence)
+        self.0
+            .compare_exchange(seen.0, sequence, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+            .then_some(sequence)
     }
 }
 

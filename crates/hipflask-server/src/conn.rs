@@ -1,0 +1,309 @@
+//! One connection: its buffers, what is being read and what is being written.
+//!
+//! Belongs to exactly one thread at a time: the leader, or the worker that runs its request. Knows no poller and no
+//! threads; see `reactor.rs` and `serve.rs`.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hipflask_http::response::BodyEncoder;
+use hipflask_http::{BodyDecoder, Error, Limits, RequestHead};
+
+use crate::body::{BodySource, Pace};
+use crate::exchange::ConnInfo;
+use crate::history::RouteHistory;
+use crate::sys::Socket;
+
+/// What one read asks for; also the size of a pooled buffer.
+pub(crate) const READ: usize = 16 * 1024;
+/// Answers to pipelined requests are sent together up to this size.
+pub(crate) const BATCH: usize = 64 * 1024;
+
+/// A routed request that waits for its body.
+pub(crate) struct Pending<T> {
+    pub(crate) head: Box<RequestHead>,
+    pub(crate) ticket: T,
+    pub(crate) history: Arc<RouteHistory>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) wanted: usize,
+    pub(crate) pace: Pace,
+}
+
+/// What a connection does next, once its output is out.
+pub(crate) enum Phase<T> {
+    /// Reads heads.
+    Ready,
+    /// Reads a small body before the call.
+    Collect(Box<Pending<T>>),
+    /// Reads and drops what is left of a body.
+    Drain(Box<(BodyDecoder, Pace)>),
+    /// Asks a source for the next piece of a response.
+    Stream(Box<Streaming>),
+    /// Has said its last word and reads until the client has heard it; so many bytes at most, since then.
+    Linger(usize, Instant),
+}
+
+/// A response whose body is being made.
+pub(crate) struct Streaming {
+    pub(crate) source: Box<dyn BodySource>,
+    pub(crate) encoder: BodyEncoder,
+    /// Where the response begins in the buffer, as long as none of it has been sent.
+    pub(crate) begin: Option<usize>,
+}
+
+/// A file on its way out, behind what stands in the buffer.
+pub(crate) struct FileTail {
+    file: File,
+    offset: u64,
+    left: u64,
+}
+
+/// What came of writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// All is out.
+    Done,
+    /// The client takes no more for now.
+    Blocked,
+    /// The connection is broken.
+    Broken,
+}
+
+/// What came of reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// Bytes.
+    Some,
+    /// None for now; the poller will tell.
+    Nothing,
+    /// The client has sent its last byte.
+    End,
+    /// The connection is broken.
+    Broken,
+}
+
+/// What the access log wants to know of a response that is being sent.
+pub(crate) struct Record {
+    pub(crate) request: Vec<u8>,
+    pub(crate) status: u16,
+    pub(crate) since: Instant,
+    pub(crate) sent_before: u64,
+}
+
+/// A connection.
+pub(crate) struct Conn<T> {
+    pub(crate) socket: Arc<Socket>,
+    pub(crate) token: u64,
+    pub(crate) info: Arc<ConnInfo>,
+    pub(crate) phase: Phase<T>,
+    /// The head being parsed, if one has begun.
+    pub(crate) head: Option<Box<RequestHead>>,
+    /// Bytes read; those from `at` on are not used yet.
+    pub(crate) inbuf: Vec<u8>,
+    pub(crate) at: usize,
+    /// The parser wants more than `inbuf` has.
+    pub(crate) starved: bool,
+    /// The socket may hold more: it has not said otherwise since the last event.
+    pub(crate) readable: bool,
+    /// The poller has told that the client's last byte has come.
+    pub(crate) ending: bool,
+    /// That byte has been read.
+    pub(crate) ended: bool,
+    /// Since when a head is being read.
+    pub(crate) began: Option<Instant>,
+    /// Bytes to write; those before `out_at` are out.
+    pub(crate) out: Vec<u8>,
+    pub(crate) out_at: usize,
+    pub(crate) file: Option<FileTail>,
+    /// Since when the output waits, and how it goes.
+    pub(crate) writing: Option<Pace>,
+    /// Close once the output is out.
+    pub(crate) closing: bool,
+    /// Before closing, read on for a while: the client is still sending.
+    pub(crate) linger: bool,
+    /// Cut it off: what the client got is not the whole.
+    pub(crate) broken: bool,
+    /// Was refused for lack of room: is not read until there is some.
+    pub(crate) throttled: bool,
+    /// Whether any request has been read.
+    pub(crate) used: bool,
+    /// All bytes sent so far.
+    pub(crate) sent: u64,
+    pub(crate) records: Vec<Record>,
+}
+
+impl<T> Conn<T> {
+    pub(crate) fn new(socket: Arc<Socket>, token: u64, info: Arc<ConnInfo>) -> Conn<T> {
+        Conn {
+            socket,
+            token,
+            info,
+            phase: Phase::Ready,
+            head: None,
+            inbuf: Vec::new(),
+            at: 0,
+            starved: false,
+            // Registering it with the poller tells whether bytes have come already.
+            readable: false,
+            ending: false,
+            ended: false,
+            began: None,
+            out: Vec::new(),
+            out_at: 0,
+            file: None,
+            writing: None,
+            closing: false,
+            linger: false,
+            broken: false,
+            throttled: false,
+            used: false,
+            sent: 0,
+            records: Vec::new(),
+        }
+    }
+
+    /// Bytes read and not yet used.
+    pub(crate) fn unread(&self) -> &[u8] {
+        self.inbuf.get(self.at..).unwrap_or_default()
+    }
+
+    /// Whether nothing has come of the next request yet.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Ready) && self.at >= self.inbuf.len() && !self.has_output()
+    }
+
+    /// Whether the parser has something to look at.
+    pub(crate) fn has_unparsed(&self) -> bool {
+        self.at < self.inbuf.len() && !self.starved
+    }
+
+    pub(crate) fn has_output(&self) -> bool {
+        self.out_at < self.out.len() || self.file.is_some()
+    }
+
+    /// Marks bytes as used.
+    pub(crate) fn take(&mut self, count: usize) {
+        self.at = (self.at + count).min(self.inbuf.len());
+        self.starved = false;
+        if self.at == self.inbuf.len() {
+            self.inbuf.clear();
+            self.at = 0;
+        }
+    }
+
+    /// Parses the next head. `Ok(None)` wants more bytes.
+    pub(crate) fn parse(&mut self, limits: &Limits) -> Result<Option<Box<RequestHead>>, Error> {
+        let mut head = self.head.take().unwrap_or_default();
+        match head.parse(self.inbuf.get(self.at..).unwrap_or_default(), limits) {
+            Ok(Some(used)) => {
+                self.take(used);
+                Ok(Some(head))
+            }
+            Ok(None) => {
+                self.starved = true;
+                self.head = Some(head);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads what the socket has now into `inbuf`.
+    pub(crate) fn fill(&mut self) -> Filled {
+        if !self.readable {
+            return Filled::Nothing;
+        }
+        if self.at > 0 {
+            self.inbuf.drain(..self.at);
+            self.at = 0;
+        }
+        loop {
+            return match self.socket.recv(&mut self.inbuf, READ) {
+                Ok(0) => {
+                    self.ended = true;
+                    Filled::End
+                }
+                Ok(count) => {
+                    self.starved = false;
+                    // A short read has emptied the socket (epoll(7)); what comes later is a new event. The end of the
+                    // stream may have come with these bytes, and is no new event.
+                    if count < READ && !self.ending {
+                        self.readable = false;
+                    }
+                    Filled::Some
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    Filled::Nothing
+                }
+                Err(_) => Filled::Broken,
+            };
+        }
+    }
+
+    /// Puts a file behind what stands in the buffer.
+    pub(crate) fn send_file(&mut self, file: File, offset: u64, left: u64) {
+        self.file = Some(FileTail { file, offset, left });
+    }
+
+    /// Writes as much as the socket takes.
+    pub(crate) fn push(&mut self) -> Pushed {
+        while self.out_at < self.out.len() {
+            match self.socket.send(self.out.get(self.out_at..).unwrap_or_default(), self.file.is_some()) {
+                Ok(count) => self.wrote(count, true),
+                Err(error) => match self.stopped(&error) {
+                    None => continue,
+                    Some(pushed) => return pushed,
+                },
+            }
+        }
+        self.out.clear();
+        self.out_at = 0;
+        while let Some(tail) = &self.file {
+            match self.socket.send_file(&tail.file, tail.offset, tail.left) {
+                // The file became shorter than promised: only closing tells the client.
+                Ok(0) => return Pushed::Broken,
+                Ok(count) => self.wrote(count, false),
+                Err(error) => match self.stopped(&error) {
+                    None => {}
+                    Some(pushed) => return pushed,
+                },
+            }
+        }
+        self.writing = None;
+        Pushed::Done
+    }
+
+    fn wrote(&mut self, count: usize, from_buffer: bool) {
+        self.sent += count as u64;
+        if from_buffer {
+            self.out_at += count;
+        } else if let Some(tail) = &mut self.file {
+            tail.offset += count as u64;
+            tail.left = tail.left.saturating_sub(count as u64);
+            if tail.left == 0 {
+                self.file = None;
+            }
+        }
+        if let Some(pace) = &mut self.writing {
+            pace.progress(Instant::now(), count);
+        }
+    }
+
+    /// What an error of writing means; `None` is to try again.
+    fn stopped(&mut self, error: &io::Error) -> Option<Pushed> {
+        match error.kind() {
+            io::ErrorKind::Interrupted => None,
+            io::ErrorKind::WouldBlock => {
+                if self.writing.is_none() {
+                    self.writing = Some(Pace::new(Instant::now()));
+                }
+                Some(Pushed::Blocked)
+            }
+            _ => Some(Pushed::Broken),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The threads: who leads, who works, who waits.
+//!
+//! All serving threads are alike. A thread that has nothing to do takes the lead if it is free, then a request of an
+//! unproven route, then one of a blocking route, then a stream. Streams never hold more than the threads minus a
+//! reserve, so that requests are answered beside any number of them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use hipflask_http::RequestHead;
+
+use crate::body::{Body, Lender};
+use crate::conn::Conn;
+use crate::history::RouteHistory;
+use crate::reactor::Reactor;
+use crate::word::Lead;
+
+/// A request for a worker.
+pub(crate) struct Call<T> {
+    pub(crate) conn: Box<Conn<T>>,
+    pub(crate) head: Box<RequestHead>,
+    pub(crate) body: Body,
+    pub(crate) lender: Option<Lender>,
+    pub(crate) ticket: T,
+    pub(crate) history: Arc<RouteHistory>,
+}
+
+/// What a thread may do next.
+pub(crate) enum Job<T> {
+    Lead(Lead<Reactor<T>>),
+    Call(Box<Call<T>>),
+    Stream(Box<Conn<T>>),
+    End,
+}
+
+struct Queues<T> {
+    lead: Option<Lead<Reactor<T>>>,
+    probation: VecDeque<Box<Call<T>>>,
+    calls: VecDeque<Box<Call<T>>>,
+    streams: VecDeque<Box<Conn<T>>>,
+    /// Threads that wait for a job.
+    idle: usize,
+    /// Threads that live.
+    threads: usize,
+    running: usize,
+    streaming: usize,
+    ended: bool,
+}
+
+/// The threads' meeting point.
+pub(crate) struct Pool<T> {
+    queues: Mutex<Queues<T>>,
+    changed: Condvar,
+    /// Calls that wait; read by the leader without the lock.
+    waiting: AtomicUsize,
+    /// The leader wants to hear when the queue is short again.
+    wants_room: AtomicBool,
+    /// Views that run at the same time, at most.
+    most: usize,
+    /// Streams that are asked at the same time, at most.
+    most_streams: usize,
+    queue: usize,
+}
+
+impl<T> Pool<T> {
+    pub(crate) fn new(threads: usize, queue: usize) -> Pool<T> {
+        let most = threads.max(1);
+        let reserve = (most / 4).max(1);
+        Pool {
+            queues: Mutex::new(Queues {
+                lead: None,
+                probation: VecDeque::new(),
+                calls: VecDeque::new(),
+                streams: VecDeque::new(),
+                idle: 0,
+                threads: 0,
+                running: 0,
+                streaming: 0,
+                ended: false,
+            }),
+            changed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+            wants_room: AtomicBool::new(false),
+            most,
+            most_streams: most.saturating_sub(reserve).max(1),
+            queue: queue.max(1),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queues<T>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a further call must be refused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= self.queue
+    }
+
+    /// Whether connections that were refused may be read again; if not, the next worker that makes room tells.
+    pub(crate) fn has_room(&self) -> bool {
+        self.wants_room.store(true, Ordering::SeqCst);
+        let room = self.waiting.load(Ordering::SeqCst) <= self.queue / 2;
+        if room {
+            self.wants_room.store(false, Ordering::SeqCst);
+        }
+        room
+    }
+
+    /// Whether a thread is needed for this job: none waits, and more are allowed.
+    fn wants_thread(&self, queues: &mut Queues<T>) -> bool {
+        let queued = queues.probation.len() + queues.calls.len() + queues.streams.len();
+        // One more than there are jobs: it stands by to take the lead over.
+        let wanted = queues.idle < queued + 1 && queues.threads < self.most + 2;
+        if wanted {
+            queues.threads += 1;
+        }
+        wanted
+    }
+
+    /// Queues a call; true if the caller must start a thread.
+    #[must_use]
+    pub(crate) fn call(&self, call: Box<Call<T>>, probation: bool) -> bool {
+        let mut queues = self.lock();
+        if probation {
+            queues.probation.push_back(call);
+        } else {
+            queues.calls.push_back(call);
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let thread = self.wants_thread(&mut queues);
+        drop(queues);
+        self.changed.notify_one();
+        thread
+    }
+
+    /// Queues the next piece of a stream; true if the caller must start a thread.
+    #[must_use]
+    pub(crate) fn stream(&self, conn: Box<Conn<T>>) -> bool {
+        let mut queues = self.lock();
+        queues.streams.push_back(conn);
+        let thread = self.wants_thread(&mut queues);
+        drop(queues);
+        self.changed.notify_one();
+        thread
+    }
+
+    /// Whether streams wait for their next piece.
+    pub(crate) fn has_streams(&self) -> bool {
+        !self.lock().streams.is_empty()
+    }
+
+    /// Counts a thread in if none stands by and one more is allowed; the caller must start it.
+    #[must_use]
+    pub(crate) fn wants_standby(&self) -> bool {
+        let mut queues = self.lock();
+        self.wants_thread(&mut queues)
+    }
+
+    /// Counts a thread in that is about to start.
+    pub(crate) fn admit(&self) {
+        self.lock().threads += 1;
+    }
+
+    /// Counts a thread out.
+    pub(crate) fn leave(&self) {
+        self.lock().threads -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Whether somebody could take the lead at once.
+    pub(crate) fn has_idle(&self) -> bool {
+        self.lock().idle > 0
+    }
+
+    /// Gives the lead to a waiting thread.
+    pub(crate) fn lead(&self, lead: Lead<Reactor<T>>) {
+        let mut queues = self.lock();
+        queues.lead = Some(lead);
+        drop(queues);
+        // All: the one thread that notify_one picks may be the one that just left for a call.
+        self.changed.notify_all();
+    }
+
+    /// Ends the threads as they become idle. What is queued is dropped.
+    pub(crate) fn end(&self) {
+        let mut queues = self.lock();
+        queues.ended = true;
+        let dropped = (
+            std::mem::take(&mut queues.probation),
+            std::mem::take(&mut queues.calls),
+            std::mem::take(&mut queues.streams),
+            queues.lead.take(),
+        );
+        drop(queues);
+        drop(dropped);
+        self.changed.notify_all();
+    }
+
+    /// The next job. `done` is what the thread has just finished. True as second result: the leader wants to hear that
+    /// there is room in the queue.
+    pub(crate) fn next(&self, done: Done) -> (Job<T>, bool) {
+        let mut queues = self.lock();
+        match done {
+            Done::Nothing => {}
+            Done::Call => queues.running -= 1,
+            Done::Stream => queues.streaming -= 1,
+        }
+        loop {
+            if queues.ended {
+                return (Job::End, false);
+            }
+            if let Some(lead) = queues.lead.take() {
+                return (Job::Lead(lead), false);
+            }
+            if queues.running + queues.streaming < self.most {
+                let call = queues.probation.pop_front().or_else(|| queues.calls.pop_front());
+                if let Some(call) = call {
+                    queues.running += 1;
+                    let left = self.waiting.fetch_sub(1, Ordering::SeqCst) - 1;
+                    let tell = left <= self.queue / 2 && self.wants_room.swap(false, Ordering::SeqCst);
+                    return (Job::Call(call), tell);
+                }
+                if queues.streaming < self.most_streams {
+                    if let Some(conn) = queues.streams.pop_front() {
+                        queues.streaming += 1;
+                        return (Job::Stream(conn), false);
+                    }
+                }
+            }
+            queues.idle += 1;
+            queues = self.changed.wait(queues).unwrap_or_else(PoisonError::into_inner);
+            queues.idle -= 1;
+        }
+    }
+
+    /// Waits until all threads have left, or until a deadline; whether they have.
+    pub(crate) fn wait_empty(&self, timeout: std::time::Duration) -> bool {
+        let queues = self.lock();
+        let (queues, _) = self
+            .changed
+            .wait_timeout_while(queues, timeout, |queues| queues.threads > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        queues.threads == 0
+    }
+}
+
+/// What a thread has just finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    Nothing,
+    Call,
+    Stream,
+}

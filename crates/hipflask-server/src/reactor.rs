@@ -1,0 +1,451 @@
+//! What the leader owns: the poller, its batch of ready events, the connections that no worker has, and their timers.
+//!
+//! Knows no handler. The batch and its cursor lie here and not on the leader's stack, so that a thread that takes the
+//! reactor over goes on with the next event.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Timeouts};
+use crate::conn::{Conn, Phase, READ};
+use crate::exchange::{Address, ConnInfo};
+use crate::sys::{self, Bell, Event, Interest, Poller, Socket};
+use crate::timer::{Timer, Wheel};
+
+/// Events taken from the poller at once.
+const EVENTS: usize = 256;
+/// Connections accepted in one go, so that the open ones get their turn.
+const ACCEPTS: usize = 64;
+/// Buffers kept for reuse; 4 MiB at most.
+const BUFFERS: usize = 256;
+/// How long accepting pauses when descriptors have run out, unless a connection closes before.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) const BELL: u64 = u64::MAX;
+/// Tokens from here on are listeners.
+const LISTENERS: u64 = u64::MAX - (1 << 16);
+
+struct Slot<T> {
+    generation: u32,
+    /// The connection, unless a worker has it.
+    conn: Option<Box<Conn<T>>>,
+    /// Its socket, also while a worker has it, so that a stop can cut it.
+    socket: Option<Arc<Socket>>,
+    timer: Timer,
+    /// Events that came while a worker had it.
+    readable: bool,
+    ended: bool,
+    /// The poller also waits for room to write.
+    writing: bool,
+}
+
+pub(crate) struct Listener {
+    pub(crate) fd: OwnedFd,
+    pub(crate) local: Address,
+    /// A Unix socket's file, removed at the end.
+    pub(crate) path: Option<PathBuf>,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+/// Why accepting pauses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    No,
+    /// Enough connections are open.
+    Full,
+    /// Descriptors or memory ran out.
+    Exhausted(Instant),
+}
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopping {
+    No,
+    /// Requests may still come on open connections until the first time; all ends at the second.
+    LastCall(Instant, Instant),
+    /// What is running may finish.
+    Finishing(Instant),
+}
+
+/// What accepting met.
+pub(crate) enum Accepted {
+    Fine,
+    Paused(io::Error),
+}
+
+pub(crate) struct Reactor<T> {
+    poller: Poller,
+    ready: Vec<Event>,
+    cursor: usize,
+    due: Vec<u64>,
+    /// Connections that came back from workers.
+    pub(crate) returned: VecDeque<Box<Conn<T>>>,
+    /// Connections that have more to do than their share of a batch.
+    pub(crate) again: VecDeque<u64>,
+    /// Connections that are not read until the workers' queue is shorter.
+    pub(crate) throttled: Vec<u64>,
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
+    pub(crate) open: usize,
+    wheel: Wheel,
+    start: Instant,
+    /// The time at the last return from the poller.
+    pub(crate) now: Instant,
+    buffers: Vec<Vec<u8>>,
+    listeners: Vec<Listener>,
+    pause: Pause,
+    most: usize,
+    timeouts: Timeouts,
+    pub(crate) stopping: Stopping,
+}
+
+fn index(token: u64) -> usize {
+    (token & u64::from(u32::MAX)) as usize
+}
+
+impl<T> Reactor<T> {
+    pub(crate) fn new(config: &Config, listeners: Vec<Listener>, bell: &Bell) -> io::Result<Reactor<T>> {
+        let poller = Poller::new(EVENTS)?;
+        poller.add(bell.as_raw_fd(), BELL, Interest::Listen)?;
+        for (at, listener) in listeners.iter().enumerate() {
+            poller.add(listener.fd.as_raw_fd(), LISTENERS + at as u64, Interest::Listen)?;
+        }
+        let now = Instant::now();
+        Ok(Reactor {
+            poller,
+            ready: Vec::with_capacity(EVENTS),
+            cursor: 0,
+            due: Vec::new(),
+            returned: VecDeque::new(),
+            again: VecDeque::new(),
+            throttled: Vec::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            open: 0,
+            wheel: Wheel::new(),
+            start: now,
+            now,
+            buffers: Vec::new(),
+            listeners,
+            pause: Pause::No,
+            most: config.max_connections.max(1),
+            timeouts: config.timeouts.clone(),
+            stopping: Stopping::No,
+        })
+    }
+
+    /// The poller's descriptor, readable when [`Reactor::wait`] would return at once.
+    pub(crate) fn as_raw_fd(&self) -> RawFd {
+        self.poller.as_raw_fd()
+    }
+
+    /// The next event of the batch.
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
+        let event = self.ready.get(self.cursor).copied();
+        self.cursor += usize::from(event.is_some());
+        event
+    }
+
+    /// Waits for the next batch, at most so long.
+    pub(crate) fn wait(&mut self, most: Option<Duration>) -> io::Result<()> {
+        self.ready.clear();
+        self.cursor = 0;
+        let timeout = if most == Some(Duration::ZERO) { most } else { self.patience(most) };
+        let result = self.poller.wait(timeout, &mut self.ready);
+        self.now = Instant::now();
+        self.wheel.advance(self.now - self.start, &mut self.due);
+        if let Pause::Exhausted(until) = self.pause {
+            if until <= self.now {
+                self.resume();
+            }
+        }
+        result
+    }
+
+    /// How long the poller may wait.
+    fn patience(&self, most: Option<Duration>) -> Option<Duration> {
+        let now = Instant::now();
+        let until = |then: Instant| then.saturating_duration_since(now);
+        let stop = match self.stopping {
+            Stopping::No => None,
+            Stopping::LastCall(first, last) => Some(until(first.min(last))),
+            Stopping::Finishing(last) => Some(until(last)),
+        };
+        let resume = if let Pause::Exhausted(then) = self.pause { Some(until(then)) } else { None };
+        [most, stop, resume, self.wheel.next(now - self.start)].into_iter().flatten().min()
+    }
+
+    /// Whether a token is a listener's.
+    pub(crate) fn is_listener(token: u64) -> bool {
+        (LISTENERS..BELL).contains(&token)
+    }
+
+    /// The next connection whose time is over.
+    pub(crate) fn next_due(&mut self) -> Option<Box<Conn<T>>> {
+        while let Some(token) = self.due.pop() {
+            let Some(slot) = self.slots.get_mut(index(token)) else { continue };
+            if u64::from(slot.generation) == token >> 32 && self.wheel.is_due(&mut slot.timer, token) {
+                if let Some(conn) = slot.conn.take() {
+                    return Some(conn);
+                }
+            }
+        }
+        None
+    }
+
+    /// Accepts what waits at a listener, up to a share.
+    pub(crate) fn accept(&mut self, token: u64, most: usize) -> Accepted {
+        for _ in 0..most {
+            if self.open >= self.most {
+                self.pause(Pause::Full);
+                return Accepted::Fine;
+            }
+            let Some(listener) = self.listeners.get((token - LISTENERS) as usize) else {
+                return Accepted::Fine;
+            };
+            match sys::accept(listener.fd.as_raw_fd()) {
+                Ok((socket, peer)) => {
+                    let info = match peer {
+                        Some(peer) => ConnInfo {
+                            peer: Address::Tcp(peer),
+                            local: socket.local().map_or_else(|| listener.local.clone(), Address::Tcp),
+                            secure: false,
+                        },
+                        None => ConnInfo {
+                            peer: Address::Unix(None),
+                            local: listener.local.clone(),
+                            secure: false,
+                        },
+                    };
+                    if let Err(error) = self.insert(socket, info) {
+                        self.pause(Pause::Exhausted(self.now + ACCEPT_PAUSE));
+                        return Accepted::Paused(error);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Accepted::Fine,
+                Err(error) if sys::is_exhausted(&error) => {
+                    self.pause(Pause::Exhausted(self.now + ACCEPT_PAUSE));
+                    return Accepted::Paused(error);
+                }
+                // The client is gone already, or a signal came: the next one may be fine (accept(2)).
+                Err(_) => {}
+            }
+        }
+        Accepted::Fine
+    }
+
+    /// As [`Reactor::accept`], a usual share.
+    pub(crate) fn accept_some(&mut self, token: u64) -> Accepted {
+        self.accept(token, ACCEPTS)
+    }
+
+    fn insert(&mut self, socket: Socket, info: ConnInfo) -> io::Result<()> {
+        let socket = Arc::new(socket);
+        let at = match self.free.last() {
+            Some(at) => *at as usize,
+            None => self.slots.len(),
+        };
+        let generation = self.slots.get(at).map_or(1, |slot| slot.generation);
+        let token = u64::from(generation) << 32 | at as u64;
+        self.poller.add(socket.as_raw_fd(), token, Interest::Read)?;
+        let conn = Box::new(Conn::new(Arc::clone(&socket), token, Arc::new(info)));
+        let slot = Slot {
+            generation,
+            conn: None,
+            socket: Some(socket),
+            timer: Timer::default(),
+            readable: false,
+            ended: false,
+            writing: false,
+        };
+        match self.slots.get_mut(at) {
+            Some(place) => {
+                // A timer's entry of the last connection may still be in the wheel: the old token no longer fits it.
+                *place = slot;
+                self.free.pop();
+            }
+            None => self.slots.push(slot),
+        }
+        self.open += 1;
+        self.park(conn);
+        Ok(())
+    }
+
+    fn pause(&mut self, pause: Pause) {
+        if self.pause == Pause::No {
+            for (at, listener) in self.listeners.iter().enumerate() {
+                drop(self.poller.change(listener.fd.as_raw_fd(), LISTENERS + at as u64, Interest::Nothing));
+            }
+        }
+        self.pause = pause;
+    }
+
+    fn resume(&mut self) {
+        self.pause = Pause::No;
+        for (at, listener) in self.listeners.iter().enumerate() {
+            drop(self.poller.change(listener.fd.as_raw_fd(), LISTENERS + at as u64, Interest::Listen));
+        }
+    }
+
+    fn slot(&mut self, token: u64) -> Option<&mut Slot<T>> {
+        self.slots.get_mut(index(token)).filter(|slot| u64::from(slot.generation) == token >> 32)
+    }
+
+    /// Takes a connection out for an event; `None` if a worker has it or it is gone.
+    pub(crate) fn check_out(&mut self, event: Event) -> Option<Box<Conn<T>>> {
+        let slot = self.slot(event.token)?;
+        let Some(mut conn) = slot.conn.take() else {
+            slot.readable |= event.readable;
+            slot.ended |= event.ended;
+            return None;
+        };
+        conn.readable |= event.readable;
+        conn.ending |= event.ended;
+        Some(conn)
+    }
+
+    /// Takes a connection out to go on with it; `None` if a worker has it or it is gone.
+    pub(crate) fn check_out_again(&mut self, token: u64) -> Option<Box<Conn<T>>> {
+        self.slot(token)?.conn.take()
+    }
+
+    /// Tells a connection that comes back what the poller said meanwhile.
+    pub(crate) fn catch_up(&mut self, conn: &mut Conn<T>) {
+        if let Some(slot) = self.slot(conn.token) {
+            conn.readable |= std::mem::take(&mut slot.readable);
+            conn.ending |= std::mem::take(&mut slot.ended);
+        }
+    }
+
+    /// Lets a worker have the connection: no timer runs for it meanwhile.
+    pub(crate) fn lend(&mut self, conn: &Conn<T>) {
+        if let Some(slot) = self.slot(conn.token) {
+            Wheel::clear(&mut slot.timer);
+        }
+    }
+
+    /// Puts a connection back until an event or its deadline comes.
+    pub(crate) fn park(&mut self, mut conn: Box<Conn<T>>) {
+        if conn.is_idle() {
+            conn.began = None;
+            self.reclaim(std::mem::take(&mut conn.inbuf));
+            self.reclaim(std::mem::take(&mut conn.out));
+        } else if matches!(conn.phase, Phase::Ready) && conn.began.is_none() {
+            conn.began = Some(self.now);
+        }
+        let deadline = self.deadline(&conn) - self.start;
+        let wants_write = conn.has_output();
+        let token = conn.token;
+        let Some(slot) = self.slots.get_mut(index(token)) else { return };
+        self.wheel.set(&mut slot.timer, token, deadline);
+        if wants_write != slot.writing {
+            slot.writing = wants_write;
+            let interest = if wants_write { Interest::ReadWrite } else { Interest::Read };
+            drop(self.poller.change(conn.socket.as_raw_fd(), token, interest));
+        }
+        slot.conn = Some(conn);
+    }
+
+    /// When a connection's patience ends.
+    fn deadline(&self, conn: &Conn<T>) -> Instant {
+        let timeouts = &self.timeouts;
+        if conn.has_output() {
+            let fresh = self.now + timeouts.write;
+            return conn.writing.map_or(fresh, |pace| pace.deadline(timeouts.write, timeouts.write_rate));
+        }
+        match &conn.phase {
+            Phase::Ready => match conn.began {
+                Some(began) => began + timeouts.header,
+                None if conn.used => self.now + timeouts.idle,
+                None => self.now + timeouts.header,
+            },
+            Phase::Collect(pending) => pending.pace.deadline(timeouts.body, timeouts.body_rate),
+            Phase::Drain(drain) => drain.1.deadline(timeouts.body, timeouts.body_rate),
+            Phase::Stream(_) => self.now + timeouts.write,
+            Phase::Linger(_, since) => *since + timeouts.linger,
+        }
+    }
+
+    /// Closes a connection.
+    pub(crate) fn close(&mut self, mut conn: Box<Conn<T>>) {
+        if conn.broken {
+            conn.socket.reset_on_close();
+        }
+        self.reclaim(std::mem::take(&mut conn.inbuf));
+        self.reclaim(std::mem::take(&mut conn.out));
+        let at = index(conn.token);
+        if let Some(slot) = self.slot(conn.token) {
+            slot.generation = slot.generation.wrapping_add(1);
+            slot.socket = None;
+            slot.timer = Timer::default();
+            self.free.push(at as u32);
+            self.open -= 1;
+        }
+        drop(conn);
+        if self.pause != Pause::No && self.open < self.most {
+            self.resume();
+        }
+    }
+
+    /// A buffer with some room.
+    pub(crate) fn buffer(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(READ))
+    }
+
+    /// Takes a buffer back.
+    fn reclaim(&mut self, mut buffer: Vec<u8>) {
+        let capacity = buffer.capacity();
+        // Small ones would grow again, big ones would hold memory that nobody needs.
+        if (READ..=4 * READ).contains(&capacity) && self.buffers.len() < BUFFERS {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// Whether the batch is done and nothing else waits.
+    pub(crate) fn has_work(&self) -> bool {
+        self.cursor < self.ready.len()
+            || !self.due.is_empty()
+            || !self.returned.is_empty()
+            || !self.again.is_empty()
+    }
+
+    /// Takes in what has reached the listeners, and closes them.
+    pub(crate) fn stop_listening(&mut self) {
+        self.most = usize::MAX;
+        for at in 0..self.listeners.len() {
+            // More than any backlog holds; whoever comes later comes too late.
+            self.accept(LISTENERS + at as u64, 1 << 16);
+        }
+        self.listeners.clear();
+    }
+
+    /// The connections on which nothing is happening.
+    pub(crate) fn idle(&self) -> Vec<u64> {
+        let idle = |slot: &&Slot<T>| slot.conn.as_ref().is_some_and(|conn| conn.is_idle());
+        self.slots.iter().filter(idle).filter_map(|slot| slot.conn.as_ref()).map(|conn| conn.token).collect()
+    }
+
+    /// Ends all connections, those that workers have as well.
+    pub(crate) fn cut(&mut self) {
+        for slot in &mut self.slots {
+            if let Some(socket) = &slot.socket {
+                socket.shutdown(Shutdown::Both);
+            }
+            slot.conn = None;
+        }
+        self.returned.clear();
+    }
+}
