@@ -13,7 +13,7 @@ from hipflask.werkzeug.security import check_password_hash, gen_salt, generate_p
 @pytest.mark.parametrize(
     ("method", "prefix"),
     [
-        ("scrypt:16:1:1", "scrypt:16:1:1$"),
+        ("scrypt:16384:8:1", "scrypt:16384:8:1$"),
         ("pbkdf2:sha256:10", "pbkdf2:sha256:10$"),
         ("pbkdf2:sha512:3", "pbkdf2:sha512:3$"),
     ],

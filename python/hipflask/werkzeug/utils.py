@@ -12,7 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ._internal import _DictAccessorProperty, _missing, _TAccessorValue
+from ._internal import _DictAccessorProperty, _missing
 from .security import _windows_device_files, safe_join
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .wrappers.response import Response
 
 _T = TypeVar("_T")
+_V = TypeVar("_V")
 
 #: Types outside `text/` that are text all the same and have a charset parameter in IANA's registry.
 _charset_mimetypes = {
@@ -81,7 +82,7 @@ class cached_property(property, Generic[_T]):
             setattr(obj, self.slot_name, _missing)
 
 
-class environ_property(_DictAccessorProperty[_TAccessorValue]):
+class environ_property(_DictAccessorProperty[_V]):
     """An attribute that reads a key of `self.environ`, converted and with a default.
 
     Read-only unless `read_only=False` is given. A converter's ValueError or TypeError means the default.
@@ -94,7 +95,7 @@ class environ_property(_DictAccessorProperty[_TAccessorValue]):
         return obj.environ  # type: ignore[no-any-return]
 
 
-class header_property(_DictAccessorProperty[_TAccessorValue]):
+class header_property(_DictAccessorProperty[_V]):
     """An attribute that reads and writes a field of `self.headers`."""
 
     def lookup(self, obj: Request | Response) -> Headers:
