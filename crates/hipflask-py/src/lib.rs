@@ -2,6 +2,7 @@
 
 mod context;
 mod dispatch;
+mod fields;
 mod form;
 mod headers;
 mod json;
@@ -21,6 +22,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     context::register(module)?;
     dispatch::register(module)?;
+    fields::register(module)?;
     form::register(module)?;
     headers::register(module)?;
     json::register(module)?;
