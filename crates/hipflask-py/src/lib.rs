@@ -1,7 +1,9 @@
 //! `hipflask._core`: the native half of Hipflask. This file is its table of contents.
 
+mod body;
 mod context;
 mod dispatch;
+mod environ;
 mod fields;
 mod form;
 mod headers;
@@ -13,6 +15,7 @@ mod response;
 mod router;
 mod serve;
 mod session;
+mod slot;
 
 use pyo3::prelude::*;
 
@@ -20,6 +23,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    body::register(module)?;
     context::register(module)?;
     dispatch::register(module)?;
     fields::register(module)?;

@@ -1,0 +1,295 @@
+//! A request's body as a Python file object.
+//!
+//! One body may have two readers (`wsgi.input` and `request.stream`); they share what is left of it. Waiting for the
+//! client releases the GIL. A body that breaks off is an error, never an early end: `ConnectionError` for those who
+//! read `wsgi.input`, `ClientDisconnected` (400) and `RequestEntityTooLarge` (413) for those who read `request.stream`.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hipflask_server::{Body, BodyError, BodyStream};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyConnectionError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
+use pyo3::types::{PyBytes, PyList};
+
+const PIECE: usize = 64 * 1024;
+
+/// What is left of a body.
+pub(crate) struct Left {
+    held: Vec<u8>,
+    at: usize,
+    stream: Option<BodyStream>,
+    broken: Option<BodyError>,
+}
+
+/// A body that several objects may read from.
+pub(crate) type Shared = Arc<Mutex<Left>>;
+
+/// Makes a body readable.
+pub(crate) fn shared(body: Body) -> Shared {
+    let (held, stream) = match body {
+        Body::Empty => (Vec::new(), None),
+        Body::Buffered(bytes) => (bytes, None),
+        Body::Stream(stream) => (Vec::new(), Some(stream)),
+    };
+    Arc::new(Mutex::new(Left { held, at: 0, stream, broken: None }))
+}
+
+impl Left {
+    fn ahead(&self) -> &[u8] {
+        self.held.get(self.at..).unwrap_or_default()
+    }
+
+    /// Reads on until `most` bytes are held (or `stop` says that they are enough). Blocks.
+    fn fill(&mut self, most: usize, mut stop: impl FnMut(&[u8]) -> bool) -> Result<(), BodyError> {
+        if self.at > 0 {
+            self.held.drain(..self.at);
+            self.at = 0;
+        }
+        let mut seen = 0;
+        while self.held.len() < most && !stop(self.held.get(seen..).unwrap_or_default()) {
+            seen = self.held.len();
+            if let Some(error) = self.broken {
+                return Err(error);
+            }
+            let Some(stream) = self.stream.as_mut() else { return Ok(()) };
+            self.held.resize(seen + PIECE.min(most - seen), 0);
+            let got = stream.read(self.held.get_mut(seen..).unwrap_or_default());
+            self.held.truncate(seen + got.unwrap_or(0));
+            match got {
+                Ok(0) => self.stream = None,
+                Ok(_) => {}
+                Err(error) => {
+                    self.broken = Some(error);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn settled(&self, most: usize) -> bool {
+        (self.stream.is_none() && self.broken.is_none()) || self.held.len() - self.at >= most
+    }
+}
+
+enum Want {
+    Most(usize),
+    Line(usize),
+}
+
+/// The body of a request, as a binary file that is read once from front to back.
+#[pyclass(frozen, module = "hipflask._core")]
+pub(crate) struct InputStream {
+    left: Shared,
+    /// Most bytes that may be read, and whether errors are HTTP errors.
+    limit: Option<u64>,
+    guarded: bool,
+    read: AtomicU64,
+    closed: AtomicBool,
+}
+
+impl InputStream {
+    /// A reader; `guarded` ones raise HTTP errors and stop at `limit`.
+    pub(crate) fn new(left: Shared, guarded: bool, limit: Option<u64>) -> Self {
+        Self { left, limit, guarded, read: AtomicU64::new(0), closed: AtomicBool::new(false) }
+    }
+
+    /// Everything that is left.
+    pub(crate) fn read_all<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        self.take(py, &Want::Most(usize::MAX))
+    }
+
+    /// Takes what is wanted out of the body and counts it.
+    fn take<'py>(&self, py: Python<'py>, want: &Want) -> PyResult<Bound<'py, PyBytes>> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(PyValueError::new_err("I/O operation on closed file."));
+        }
+        let allowed = self.limit.map_or(u64::MAX, |limit| limit - self.read.load(Ordering::Relaxed).min(limit));
+        // One byte more than allowed tells a body that ends at the limit from one that goes on.
+        let ceiling = usize::try_from(allowed.saturating_add(1)).unwrap_or(usize::MAX);
+        let most = match *want {
+            Want::Most(most) | Want::Line(most) => most.min(ceiling),
+        };
+        let line = matches!(want, Want::Line(_));
+        let ready = |left: &Left| left.settled(most) || (line && left.ahead().contains(&b'\n'));
+        if let Ok(left) = self.left.try_lock()
+            && ready(&left)
+        {
+            return self.cut(py, left, most, line, allowed);
+        }
+        py.detach(|| {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            left.fill(most, |fresh| line && fresh.contains(&b'\n'))
+        })
+        .map_err(|error| self.broken(py, error))?;
+        let left = self.left.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        self.cut(py, left, most, line, allowed)
+    }
+
+    fn cut<'py>(
+        &self,
+        py: Python<'py>,
+        mut left: MutexGuard<'_, Left>,
+        most: usize,
+        line: bool,
+        allowed: u64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let ahead = left.ahead();
+        let mut count = ahead.len().min(most);
+        if line {
+            count = ahead.iter().take(count).position(|&byte| byte == b'\n').map_or(count, |at| at + 1);
+        }
+        if count as u64 > allowed {
+            drop(left);
+            return Err(crate::request::too_large(py));
+        }
+        let bytes = PyBytes::new(py, ahead.get(..count).unwrap_or_default());
+        left.at += count;
+        if left.at == left.held.len() {
+            left.held = Vec::new();
+            left.at = 0;
+        }
+        drop(left);
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    fn broken(&self, py: Python<'_>, error: BodyError) -> PyErr {
+        if self.guarded {
+            return crate::request::body_error(py, error);
+        }
+        PyConnectionError::new_err(error.to_string())
+    }
+}
+
+fn bound(size: Option<isize>) -> usize {
+    size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX)
+}
+
+#[pymethods]
+impl InputStream {
+    /// Read up to ``size`` bytes, fewer only at the end; all of them without ``size``.
+    #[pyo3(signature = (size=-1, /))]
+    fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        self.take(py, &Want::Most(bound(size)))
+    }
+
+    /// Like ``read``.
+    #[pyo3(signature = (size=-1, /))]
+    fn read1<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        let most = bound(size).min(PIECE);
+        self.take(py, &Want::Most(most))
+    }
+
+    /// Read what is left.
+    fn readall<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        self.read_all(py)
+    }
+
+    /// Read a line with its line end, at most ``size`` bytes of it.
+    #[pyo3(signature = (size=-1, /))]
+    fn readline<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        self.take(py, &Want::Line(bound(size)))
+    }
+
+    /// Read lines until the end, or until they have ``hint`` bytes together.
+    #[pyo3(signature = (hint=-1, /))]
+    fn readlines<'py>(&self, py: Python<'py>, hint: Option<isize>) -> PyResult<Bound<'py, PyList>> {
+        let enough = hint.and_then(|hint| usize::try_from(hint).ok()).filter(|&hint| hint > 0);
+        let lines = PyList::empty(py);
+        let mut total = 0;
+        while enough.is_none_or(|enough| total < enough) {
+            let line = self.take(py, &Want::Line(usize::MAX))?;
+            if line.as_bytes().is_empty() {
+                break;
+            }
+            total += line.as_bytes().len();
+            lines.append(line)?;
+        }
+        Ok(lines)
+    }
+
+    /// Read into a writable buffer; returns the number of bytes.
+    fn readinto(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let view = PyBuffer::<u8>::get(buffer)?;
+        if view.readonly() || !view.is_c_contiguous() {
+            return Err(PyValueError::new_err("a writable, contiguous buffer is needed"));
+        }
+        let bytes = self.take(py, &Want::Most(view.len_bytes()))?;
+        let bytes = bytes.as_bytes();
+        // SAFETY: the buffer is writable, contiguous and at least as long as what was asked for; its memory stays
+        // where it is while `view` lives, and `bytes` is an object of its own.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), view.buf_ptr().cast::<u8>(), bytes.len()) };
+        Ok(bytes.len())
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let line = self.take(py, &Want::Line(usize::MAX))?;
+        Ok((!line.as_bytes().is_empty()).then_some(line))
+    }
+
+    /// The same body, read with HTTP errors and at most ``limit`` bytes of it.
+    #[pyo3(signature = (limit=None))]
+    fn guarded(&self, limit: Option<u64>) -> Self {
+        Self::new(Arc::clone(&self.left), true, limit)
+    }
+
+    /// How many bytes have been read.
+    fn tell(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Refuse further reads.
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Do nothing: there is nothing to write.
+    fn flush(&self) {}
+
+    /// Whether the stream was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// True.
+    fn readable(&self) -> bool {
+        true
+    }
+
+    /// False.
+    fn writable(&self) -> bool {
+        false
+    }
+
+    /// False.
+    fn seekable(&self) -> bool {
+        false
+    }
+
+    /// False.
+    fn isatty(&self) -> bool {
+        false
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __exit__(&self, _kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _trace: &Bound<'_, PyAny>) {
+        self.close();
+    }
+}
+
+/// Adds this file's names to `hipflask._core`.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<InputStream>()
+}

@@ -1,5 +1,0 @@
-"""`python -m hipflask`: the command line."""
-
-from .cli import main
-
-main()

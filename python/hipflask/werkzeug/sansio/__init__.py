@@ -1,0 +1,1 @@
+"""Requests, responses and parsers without any I/O, for those who bring their own server interface."""

@@ -1,0 +1,4 @@
+"""Requests and responses as WSGI applications see them."""
+
+from .request import Request as Request
+from .response import Response as Response
