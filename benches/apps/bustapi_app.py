@@ -1,11 +1,14 @@
 """The benchmark's application in BustAPI."""
 
+import os
 import sys
+import tempfile
 
 from bustapi import BustAPI, render_template, request, session
 
 app = BustAPI(__name__)
 app.secret_key = "benchmark"
+UPLOAD = tempfile.mkstemp()[1]
 ROWS = [{"id": number, "name": f"row {number}", "tag": "<b>"} for number in range(20)]
 
 
@@ -36,7 +39,9 @@ def form():
 
 @app.route("/upload", methods=["POST"])
 def upload():
-    return {"size": len(request.files["file"].read())}
+    # Its upload objects cannot be read, only saved.
+    request.files["file"].save(UPLOAD)
+    return {"size": os.path.getsize(UPLOAD)}
 
 
 @app.route("/page")

@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-from oxapy import HttpServer, Response, Router, get, post, render, static_file
-from oxapy.templating import Template
+from oxapy import HttpServer, Response, Router, Session, get, post, render, static_file, templating
 
 ROWS = [{"id": number, "name": f"row {number}", "tag": "<b>"} for number in range(20)]
 
@@ -21,7 +20,7 @@ def json(request):
 
 @get("/users/{number:int}")
 def user(request, number):
-    return {"id": number, "q": request.query()["q"]}
+    return {"id": number, "q": request.query["q"]}
 
 
 @post("/json")
@@ -31,13 +30,13 @@ def post_json(request):
 
 @post("/form")
 def form(request):
-    fields = request.form()
+    fields = request.form
     return {"name": fields["name"], "fields": len(fields)}
 
 
 @post("/upload")
 def upload(request):
-    return {"size": len(request.files()["file"].content())}
+    return {"size": len(request.files["file"].content)}
 
 
 @get("/page")
@@ -47,9 +46,8 @@ def page(request):
 
 @get("/session")
 def count(request):
-    session = request.session()
-    session["n"] = (session.get("n") or 0) + 1
-    return {"n": session["n"]}
+    request.session["n"] = request.session.get("n", 0) + 1
+    return {"n": request.session["n"]}
 
 
 def many(index):
@@ -61,9 +59,13 @@ def many(index):
 
 
 router = Router()
-router.routes([plain, json, user, post_json, form, upload, page, count, *(many(index) for index in range(200))])
+router.routes([plain, json, user, post_json, form, upload, page, *(many(index) for index in range(200))])
 router.route(static_file("/static", str(Path(__file__).parent / "static")))
 app = HttpServer(("127.0.0.1", int(sys.argv[1])))
-app.template(Template(str(Path(__file__).parent / "templates/**/*.html")))
+router.middleware(Session(b"benchmark"))
+router.route(count)
+template = templating.Template()
+template.load(str(Path(__file__).parent / "templates/**/*.html"))
+app.template(template)
 app.attach(router)
 app.run(1)

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import jinja2
 from itsdangerous import URLSafeTimedSerializer
@@ -40,8 +41,9 @@ def post_json(request: Request):
 
 @app.post("/form")
 def form(request: Request):
-    fields = request.form_data
-    return {"name": fields["name"], "fields": len(fields)}
+    # Its form data holds multipart forms only.
+    fields = parse_qs(request.body)
+    return {"name": fields["name"][0], "fields": len(fields)}
 
 
 @app.post("/upload")

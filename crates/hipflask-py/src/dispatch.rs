@@ -1,8 +1,484 @@
-//! (under construction)
+//! One request through a Flask app: the fast lane, and the way into the full one.
+//!
+//! The order of hooks, signals, error handlers and teardown is that of `Flask.wsgi_app` and
+//! `Flask.full_dispatch_request`. What the app does not use costs nothing; what is unusual (an error, a callable
+//! response, a replaced method) is done by the methods of `hipflask.app.Flask` in Python.
 
+use std::cell::OnceCell;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hipflask_http::RequestHead;
+use hipflask_server::{Reply, Request, RouteHistory, Routed};
+use pyo3::exceptions::{PyException, PyKeyError};
+use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
 
-/// Adds this file's names to `hipflask._core`.
-pub(crate) fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::answer;
+use crate::context::{self, Frame};
+use crate::plan::{Hooks, Plan, Signal};
+use crate::request::{self, EngineRequest, RequestBase};
+use crate::router::MapBase;
+use crate::routes::{Matched, Routes};
+use crate::{serve, wsgi};
+
+/// What routing found, on its way to the view.
+pub(crate) enum Ticket {
+    /// A rule of the app, with the values from the path.
+    Found(Matched),
+    /// No rule answers this request, or only Python can tell: the adapter is asked, attached.
+    Ask,
+}
+
+/// Dispatches requests to one app.
+pub(crate) struct Dispatcher {
+    plan: Plan,
+    routing: Option<Routing>,
+    /// Run times of what has no rule of its own: routing errors, and the full lane as a whole.
+    unrouted: Arc<RouteHistory>,
+}
+
+/// The rules of an app in the fast lane.
+struct Routing {
+    map: Py<MapBase>,
+    routes: RwLock<Arc<Routes>>,
+}
+
+impl Dispatcher {
+    /// Compiles `app`, a Flask app or any WSGI callable.
+    pub(crate) fn new(app: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let plan = Plan::compile(app)?;
+        let routing = match &plan.hooks {
+            Some(_) => {
+                let map = app.getattr(intern!(app.py(), "url_map"))?.cast_into::<MapBase>()?.unbind();
+                Some(Routing { map, routes: RwLock::new(Arc::new(Routes::of(app)?)) })
+            }
+            None => None,
+        };
+        Ok(Self { plan, routing, unrouted: Arc::new(RouteHistory::new(None)) })
+    }
+
+    /// Finds the rule for a request, without the interpreter.
+    pub(crate) fn route(&self, head: &RequestHead) -> Routed<Ticket> {
+        let matched = self.routing.as_ref().and_then(|routing| {
+            let routes = routing.current();
+            if routes.is_current(routing.map.get()) { routes.find(head) } else { None }
+        });
+        let history = matched.as_ref().and_then(Matched::history).unwrap_or_else(|| Arc::clone(&self.unrouted));
+        let ticket = matched.map_or(Ticket::Ask, Ticket::Found);
+        Routed::Call { ticket, history, max_body: None }
+    }
+
+    /// Answers a request. Whatever fails inside is logged and answered with a 500.
+    pub(crate) fn call(&self, py: Python<'_>, request: Request<Ticket>, reply: &mut Reply<'_>) {
+        let Request { head, body, ticket, conn } = request;
+        let engine = EngineRequest { head, body, conn };
+        let answered = match (&self.plan.hooks, ticket) {
+            (Some(hooks), Ticket::Found(found)) => self.fast(py, hooks, engine, Some(&found), reply),
+            (Some(hooks), Ticket::Ask) => {
+                self.refresh(py).and_then(|()| self.fast(py, hooks, engine, None, reply))
+            }
+            (None, _) => self.full(py, engine, reply),
+        };
+        if let Err(error) = answered {
+            serve::log_error(py, &error, "in the application");
+            reply.reset();
+            answer::server_error(reply);
+        }
+    }
+
+    /// The full lane: the app as a WSGI callable.
+    fn full(&self, py: Python<'_>, engine: EngineRequest, reply: &mut Reply<'_>) -> PyResult<()> {
+        let environ = request::environ_from_engine(py, engine)?;
+        wsgi::call(self.plan.app.bind(py), &environ, reply)
+    }
+
+    /// The fast lane.
+    fn fast(
+        &self,
+        py: Python<'_>,
+        hooks: &Hooks,
+        engine: EngineRequest,
+        found: Option<&Matched>,
+        reply: &mut Reply<'_>,
+    ) -> PyResult<()> {
+        let app = self.plan.app.bind(py);
+        let is_options = engine.head.method() == b"OPTIONS";
+        let has_session_cookie = hooks.has_session_cookie(py, &engine.head)?;
+        let request = request::from_engine(py, hooks.request_class.bind(py), engine)?;
+        let (frame, token) = context::push(py, app, request.as_any())?;
+        let exchange = Exchange {
+            py,
+            app,
+            hooks,
+            request,
+            frame: frame.into_bound(py),
+            is_options,
+            has_session_cookie,
+            blueprints: OnceCell::new(),
+        };
+        let ran = exchange.run(found, reply);
+        let finished = exchange.finish(&ran);
+        context::pop(py, &token)?;
+        match ran {
+            Ok(()) | Err(Failure::Handled(_)) => finished,
+            Err(Failure::Unhandled(error)) => Err(error),
+        }
+    }
+
+    /// Rules may still be added while the app serves; the engine sees them with the next request.
+    fn refresh(&self, py: Python<'_>) -> PyResult<()> {
+        if let Some(routing) = &self.routing
+            && !routing.current().is_current(routing.map.get())
+        {
+            let fresh = Arc::new(Routes::of(self.plan.app.bind(py))?);
+            let old = {
+                let mut routes = routing.routes.write().unwrap_or_else(PoisonError::into_inner);
+                std::mem::replace(&mut *routes, fresh)
+            };
+            drop(old);
+        }
+        Ok(())
+    }
+}
+
+impl Routing {
+    fn current(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// How a request went wrong.
+enum Failure {
+    /// An error that `handle_exception` turned into a response; teardown functions get to know it.
+    Handled(PyErr),
+    /// One that nobody handled: the server answers.
+    Unhandled(PyErr),
+}
+
+/// What a request matched.
+struct View<'py> {
+    kwargs: Bound<'py, PyDict>,
+    endpoint: Bound<'py, PyString>,
+    /// Whether OPTIONS is answered for the view.
+    automatic_options: bool,
+}
+
+/// One request in the fast lane, its context pushed.
+struct Exchange<'a, 'py> {
+    py: Python<'py>,
+    app: &'a Bound<'py, PyAny>,
+    hooks: &'a Hooks,
+    request: Bound<'py, RequestBase>,
+    frame: Bound<'py, Frame>,
+    is_options: bool,
+    /// Whether the session's cookie came with the request; then a permanent session is to be renewed.
+    has_session_cookie: bool,
+    /// The request's blueprints, innermost first, as `request.blueprints` has them.
+    blueprints: OnceCell<Vec<Bound<'py, PyString>>>,
+}
+
+impl<'py> Exchange<'_, 'py> {
+    /// `Flask.wsgi_app`, between push and pop.
+    fn run(&self, found: Option<&Matched>, reply: &mut Reply<'_>) -> Result<(), Failure> {
+        let error = match self.begin(found).and_then(|view| self.full_dispatch(view.as_ref(), reply)) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let name = intern!(self.py, "handle_exception");
+        let answered = self.rescue(&error, name).and_then(|response| {
+            reply.reset();
+            answer::response(&response, &self.request, reply)
+        });
+        match answered {
+            Ok(()) => Err(Failure::Handled(error)),
+            Err(error) => Err(Failure::Unhandled(error)),
+        }
+    }
+
+    /// What Flask's push does beside binding: the signal, the session, the match.
+    fn begin(&self, found: Option<&Matched>) -> PyResult<Option<View<'py>>> {
+        if self.frame.get().owns_app_context() {
+            self.send(Signal::AppcontextPushed, None)?;
+        }
+        if !self.hooks.lazy_sessions {
+            self.frame.get().open_session(self.py)?;
+        }
+        match found {
+            Some(found) if self.trusts_every_host()? => match (found.rule(self.py), found.endpoint(self.py)) {
+                (Some(rule), Some(endpoint)) => {
+                    let kwargs = found.kwargs(self.py)?;
+                    RequestBase::set_matched(&self.request, rule, kwargs.clone().into_any());
+                    Ok(Some(View { kwargs, endpoint, automatic_options: found.automatic_options() }))
+                }
+                _ => self.ask(),
+            },
+            _ => self.ask(),
+        }
+    }
+
+    /// Whether requests may name any host; else the adapter checks it.
+    fn trusts_every_host(&self) -> PyResult<bool> {
+        let trusted = self.hooks.config.bind(self.py).get_item(intern!(self.py, "TRUSTED_HOSTS"))?;
+        Ok(trusted.is_none_or(|hosts| hosts.is_none()))
+    }
+
+    /// Matches through the app's URL adapter; an HTTP error becomes the request's routing exception.
+    fn ask(&self) -> PyResult<Option<View<'py>>> {
+        let py = self.py;
+        let options = PyDict::new(py);
+        options.set_item(intern!(py, "return_rule"), true)?;
+        let matched = self
+            .app
+            .call_method1(intern!(py, "create_url_adapter"), (&self.request,))
+            .and_then(|adapter| adapter.call_method(intern!(py, "match"), (), Some(&options)));
+        match matched {
+            Ok(pair) => {
+                let (rule, kwargs): (Bound<'py, PyAny>, Bound<'py, PyDict>) = pair.extract()?;
+                RequestBase::set_matched(&self.request, rule.clone(), kwargs.clone().into_any());
+                let automatic = rule.getattr(intern!(py, "provide_automatic_options"))?.is_truthy()?;
+                let endpoint = rule.getattr(intern!(py, "endpoint"))?.cast_into()?;
+                Ok(Some(View { kwargs, endpoint, automatic_options: automatic }))
+            }
+            Err(error) => {
+                let http = py.import(intern!(py, "hipflask.werkzeug.exceptions"))?.getattr(intern!(py, "HTTPException"))?;
+                if !error.value(py).is_instance(&http)? {
+                    return Err(error);
+                }
+                RequestBase::set_routing_exception(&self.request, error.value(py).clone().into_any());
+                Ok(None)
+            }
+        }
+    }
+
+    /// `Flask.full_dispatch_request`.
+    fn full_dispatch(&self, view: Option<&View<'py>>, reply: &mut Reply<'_>) -> PyResult<()> {
+        let tried = self.send(Signal::RequestStarted, None).and_then(|()| match self.preprocess(view)? {
+            Some(value) => Ok(value),
+            None => self.call_view(view),
+        });
+        let value = match tried {
+            Ok(value) => value,
+            Err(error) => self.rescue(&error, intern!(self.py, "handle_user_exception"))?,
+        };
+        self.finalize(&value, reply)
+    }
+
+    /// `Flask.preprocess_request`: the functions of the app, then of the blueprints from the outermost in.
+    fn preprocess(&self, view: Option<&View<'py>>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = self.py;
+        let preprocessors = self.hooks.url_value_preprocessors.bind(py);
+        if !preprocessors.is_empty() {
+            let endpoint = view.map(|view| &view.endpoint);
+            let kwargs = view.map(|view| &view.kwargs);
+            self.each_inwards(preprocessors, |function| function.call1((endpoint, kwargs)).map(|_| None))?;
+        }
+        let before = self.hooks.before_request.bind(py);
+        if before.is_empty() {
+            return Ok(None);
+        }
+        self.each_inwards(before, |function| {
+            let value = self.hooks.ensured.sync(self.app, &function)?.call0()?;
+            Ok((!value.is_none()).then_some(value))
+        })
+    }
+
+    /// Calls `each` with the app's functions in a table of hooks and then with the blueprints', until one gives
+    /// something.
+    fn each_inwards(
+        &self,
+        table: &Bound<'py, PyDict>,
+        mut each: impl FnMut(Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let none = self.py.None();
+        let blueprints = self.blueprints()?;
+        let scopes = std::iter::once(none.bind(self.py)).chain(blueprints.iter().rev().map(|name| name.as_any()));
+        for scope in scopes {
+            if let Some(functions) = table.get_item(scope)? {
+                for function in functions.try_iter()? {
+                    if let Some(found) = each(function?)? {
+                        return Ok(Some(found));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The request's blueprints; only asked for where some hook is registered.
+    fn blueprints(&self) -> PyResult<&[Bound<'py, PyString>]> {
+        if let Some(known) = self.blueprints.get() {
+            return Ok(known);
+        }
+        let names: Vec<Bound<'py, PyString>> = self.request.getattr(intern!(self.py, "blueprints"))?.extract()?;
+        Ok(self.blueprints.get_or_init(|| names))
+    }
+
+    /// `Flask.dispatch_request`.
+    fn call_view(&self, view: Option<&View<'py>>) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py;
+        let Some(view) = view else {
+            return self.app.call_method0(intern!(py, "dispatch_request"));
+        };
+        if view.automatic_options && self.is_options {
+            return self.app.call_method0(intern!(py, "make_default_options_response"));
+        }
+        let functions = self.hooks.view_functions.bind(py);
+        let Some(function) = functions.get_item(&view.endpoint)? else {
+            return Err(PyKeyError::new_err(view.endpoint.clone().unbind()));
+        };
+        self.hooks.ensured.sync(self.app, &function)?.call((), Some(&view.kwargs))
+    }
+
+    /// `Flask.finalize_request`: writes what a view returned, through a response object only if somebody wants one.
+    fn finalize(&self, value: &Bound<'py, PyAny>, reply: &mut Reply<'_>) -> PyResult<()> {
+        let py = self.py;
+        let finished = self.hooks.signals.heard(py, Signal::RequestFinished)?;
+        if finished.is_none() && !self.wants_response()? && answer::simple(self.app, value, self.hooks, reply)? {
+            return Ok(());
+        }
+        let mut response = if value.get_type().is(&self.hooks.response_class) {
+            value.clone()
+        } else {
+            self.app.call_method1(intern!(py, "make_response"), (value,))?
+        };
+        response = self.process_response(response)?;
+        if finished.is_some() {
+            self.send(Signal::RequestFinished, Some(("response", &response)))?;
+        }
+        answer::response(&response, &self.request, reply)
+    }
+
+    /// Whether something wants to see or change the response object.
+    fn wants_response(&self) -> PyResult<bool> {
+        let frame = self.frame.get();
+        Ok(!self.hooks.after_request.bind(self.py).is_empty()
+            || frame.request_ctx(self.py).is_some()
+            || self.has_session()?)
+    }
+
+    /// Whether the session may have to be saved: it was opened, or its cookie came (a permanent one is renewed).
+    fn has_session(&self) -> PyResult<bool> {
+        Ok(self.has_session_cookie || self.frame.get().session(self.py)?.is_some())
+    }
+
+    /// `Flask.process_response`.
+    fn process_response(&self, mut response: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py;
+        if self.frame.get().request_ctx(py).is_some() {
+            // It may have functions of `after_this_request`.
+            return self.app.call_method1(intern!(py, "process_response"), (response,));
+        }
+        let after = self.hooks.after_request.bind(py);
+        if !after.is_empty() {
+            let none = py.None();
+            let blueprints = self.blueprints()?;
+            let scopes = blueprints.iter().map(|name| name.as_any()).chain(std::iter::once(none.bind(py)));
+            for scope in scopes {
+                if let Some(functions) = after.get_item(scope)? {
+                    let functions = functions.cast_into::<PyList>()?;
+                    for index in (0..functions.len()).rev() {
+                        let function = self.hooks.ensured.sync(self.app, &functions.get_item(index)?)?;
+                        response = function.call1((response,))?;
+                    }
+                }
+            }
+            if self.frame.get().request_ctx(py).is_some() {
+                return self.app.call_method1(intern!(py, "_save_session"), (response,));
+            }
+        }
+        if self.has_session()? {
+            let session = self.frame.get().open_session(py)?;
+            let interface = self.app.getattr(intern!(py, "session_interface"))?;
+            if !interface.call_method1(intern!(py, "is_null_session"), (&session,))?.is_truthy()? {
+                interface.call_method1(intern!(py, "save_session"), (self.app, &session, &response))?;
+            }
+        }
+        Ok(response)
+    }
+
+    /// `RequestContext.pop`, less the unbinding: teardown functions, signals, open files.
+    fn finish(&self, ran: &Result<(), Failure>) -> PyResult<()> {
+        let py = self.py;
+        let error = match ran {
+            Ok(()) => None,
+            Err(Failure::Handled(error) | Failure::Unhandled(error)) => {
+                let value = error.value(py).as_any();
+                let ignored = self.app.call_method1(intern!(py, "should_ignore_error"), (value,))?;
+                (!ignored.is_truthy()?).then_some(value)
+            }
+        };
+        if let Some(context) = self.frame.get().request_ctx(py) {
+            return context.call_method1(intern!(py, "_finish"), (error,)).map(drop);
+        }
+        let hooks = self.hooks;
+        if !hooks.teardown_request.bind(py).is_empty() || hooks.signals.heard(py, Signal::RequestTearingDown)?.is_some() {
+            self.app.call_method1(intern!(py, "do_teardown_request"), (error,))?;
+        }
+        RequestBase::close_files(&self.request)?;
+        if self.frame.get().owns_app_context() {
+            if !hooks.teardown_appcontext.bind(py).is_empty()
+                || hooks.signals.heard(py, Signal::AppcontextTearingDown)?.is_some()
+            {
+                self.app.call_method1(intern!(py, "do_teardown_appcontext"), (error,))?;
+            }
+            self.send(Signal::AppcontextPopped, None)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a signal if anybody listens.
+    fn send(&self, which: Signal, with: Option<(&str, &Bound<'py, PyAny>)>) -> PyResult<()> {
+        let py = self.py;
+        if let Some(signal) = self.hooks.signals.heard(py, which)? {
+            let options = PyDict::new(py);
+            options.set_item(intern!(py, "_async_wrapper"), self.app.getattr(intern!(py, "ensure_sync"))?)?;
+            if let Some((name, value)) = with {
+                options.set_item(name, value)?;
+            }
+            signal.call_method(intern!(py, "send"), (self.app,), Some(&options))?;
+        }
+        Ok(())
+    }
+
+    /// Lets a method of the app handle an error, as inside an `except` clause: `sys.exc_info()` tells it, and an
+    /// error raised meanwhile has it as context. What is no `Exception` (a KeyboardInterrupt) is nobody's to handle.
+    fn rescue(&self, error: &PyErr, method: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py;
+        if !error.is_instance_of::<PyException>(py) {
+            return Err(error.clone_ref(py));
+        }
+        let value = error.value(py);
+        let _handling = Handling::begin(error.clone_ref(py), py);
+        self.app.call_method1(method, (value,))
+    }
+}
+
+/// Makes an error the one being handled on this thread, until dropped.
+struct Handling([*mut ffi::PyObject; 3]);
+
+impl Handling {
+    fn begin(error: PyErr, py: Python<'_>) -> Self {
+        let mut before = [std::ptr::null_mut(); 3];
+        let [kind, value, traceback] = &mut before;
+        let new_kind = error.get_type(py).into_ptr();
+        let new_traceback = error.traceback(py).map_or(std::ptr::null_mut(), Bound::into_ptr);
+        // SAFETY: attached (`py`); the getter fills in three new references or nulls; the setter takes over three new
+        // references, of which the traceback may be null.
+        unsafe {
+            ffi::PyErr_GetExcInfo(kind, value, traceback);
+            ffi::PyErr_SetExcInfo(new_kind, error.into_value(py).into_ptr(), new_traceback);
+        }
+        Self(before)
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        let [kind, value, traceback] = self.0;
+        // SAFETY: attached, since this lives on the stack of an attached function; the three references are those
+        // that the getter gave, and the setter takes them over.
+        unsafe { ffi::PyErr_SetExcInfo(kind, value, traceback) }
+    }
 }

@@ -93,7 +93,7 @@ impl<'py> Options<'py> {
     }
 }
 
-fn default_provider(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+pub(crate) fn default_provider(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     CLASS.import(py, "hipflask.json.provider", "DefaultJSONProvider")
 }

@@ -1,8 +1,10 @@
 //! `hipflask._core`: the native half of Hipflask. This file is its table of contents.
 
+mod answer;
 mod body;
 mod context;
 mod dispatch;
+mod ensured;
 mod environ;
 mod fields;
 mod form;
@@ -10,12 +12,15 @@ mod headers;
 mod json;
 mod local;
 mod multidict;
+mod plan;
 mod request;
 mod response;
 mod router;
+mod routes;
 mod serve;
 mod session;
 mod slot;
+mod wsgi;
 
 use pyo3::prelude::*;
 
@@ -25,13 +30,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     body::register(module)?;
     context::register(module)?;
-    dispatch::register(module)?;
     fields::register(module)?;
     form::register(module)?;
     headers::register(module)?;
     json::register(module)?;
     local::register(module)?;
     multidict::register(module)?;
+    plan::register(module)?;
     request::register(module)?;
     response::register(module)?;
     router::register(module)?;

@@ -1,8 +1,244 @@
-//! (under construction)
+//! `hipflask._core.Server`: the engine behind a Flask app or another WSGI callable.
+//!
+//! Serving threads are the engine's; each keeps one interpreter thread state for its whole life. Python's main thread
+//! only starts and stops the server (see `hipflask/serving.py`).
 
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hipflask_http::RequestHead;
+use hipflask_server as server;
+use hipflask_server::{Answered, ConnInfo, Handler, Notice, Refusal, Reply, Request, Routed};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 
+use crate::dispatch::{Dispatcher, Ticket};
+
+/// An interpreter thread state that belongs to one serving thread.
+pub(crate) struct Thread {
+    /// What `PyGILState_Ensure` gave when the thread began; undone when it ends.
+    first: ffi::PyGILState_STATE,
+    state: *mut ffi::PyThreadState,
+}
+
+/// The application, as the engine sees it.
+struct Application {
+    dispatcher: Dispatcher,
+    access_log: Option<Mutex<AccessLog>>,
+}
+
+impl Handler for Application {
+    type Ticket = Ticket;
+    type Thread = Thread;
+
+    fn start_thread(&self) -> Thread {
+        // SAFETY: the interpreter is alive: `Server` joins every serving thread before it lets go of it. After this
+        // pair the thread has a thread state of its own and is detached.
+        unsafe {
+            let first = ffi::PyGILState_Ensure();
+            Thread { first, state: ffi::PyEval_SaveThread() }
+        }
+    }
+
+    fn stop_thread(&self, thread: Thread) {
+        // SAFETY: `state` is this thread's own, and the thread is detached; the state is freed here, once.
+        unsafe {
+            ffi::PyEval_RestoreThread(thread.state);
+            ffi::PyGILState_Release(thread.first);
+        }
+    }
+
+    fn attach(&self, thread: &mut Thread) {
+        // SAFETY: `state` is this thread's own, and the engine pairs attach with detach.
+        unsafe { ffi::PyEval_RestoreThread(thread.state) }
+    }
+
+    fn detach(&self, thread: &mut Thread) {
+        // SAFETY: the thread is attached: the engine pairs attach with detach.
+        thread.state = unsafe { ffi::PyEval_SaveThread() };
+    }
+
+    fn route(&self, head: &RequestHead, _conn: &ConnInfo) -> Routed<Ticket> {
+        self.dispatcher.route(head)
+    }
+
+    fn call(&self, _thread: &mut Thread, request: Request<Ticket>, reply: &mut Reply<'_>) {
+        // The engine has attached this thread already, so this only tells PyO3.
+        Python::attach(|py| self.dispatcher.call(py, request, reply));
+    }
+
+    fn refused(&self, refusal: &Refusal, conn: &ConnInfo) {
+        let line = format!("{}: refused with {}: {}", conn.peer, refusal.status, refusal.reason);
+        Python::attach(|py| log(py, "warning", &line));
+    }
+
+    fn notice(&self, notice: &Notice) {
+        let line = match notice {
+            Notice::AcceptPaused(why) => format!("accepting pauses: {why}"),
+            Notice::AcceptResumed => "accepting goes on".to_owned(),
+            Notice::Retaken => return,
+            Notice::Panic(what) => format!("a panic was caught: {what}"),
+        };
+        Python::attach(|py| log(py, "error", &line));
+    }
+
+    fn answered(&self, answered: &Answered<'_>) {
+        if let Some(log) = &self.access_log {
+            locked(log).write(answered);
+        }
+    }
+}
+
+/// The access log: a line in the common log format for each answer, written to standard error in batches.
+struct AccessLog {
+    buffer: Vec<u8>,
+}
+
+impl AccessLog {
+    fn write(&mut self, answered: &Answered<'_>) {
+        use std::io::Write as _;
+        self.buffer.clear();
+        // A vector takes whatever is written, and standard error has nowhere to report its own failure.
+        let request = String::from_utf8_lossy(answered.request);
+        let _ = writeln!(self.buffer, "{} \"{request}\" {} {}", answered.conn.peer, answered.status, answered.sent);
+        let _ = std::io::stderr().write_all(&self.buffer);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes a line to the logger `hipflask`; never fails.
+pub(crate) fn log(py: Python<'_>, level: &str, line: &str) {
+    let written = py
+        .import(intern!(py, "hipflask.serving"))
+        .and_then(|module| module.getattr(intern!(py, "server_logger")))
+        .and_then(|logger| logger.call0())
+        .and_then(|logger| logger.call_method1(level, ("%s", line)));
+    if let Err(error) = written {
+        error.write_unraisable(py, None);
+    }
+}
+
+/// Logs an exception with its traceback to the logger `hipflask`; never fails.
+pub(crate) fn log_error(py: Python<'_>, error: &PyErr, when: &str) {
+    let written = py
+        .import(intern!(py, "hipflask.serving"))
+        .and_then(|module| module.getattr(intern!(py, "server_logger")))
+        .and_then(|logger| logger.call0())
+        .and_then(|logger| {
+            let options = pyo3::types::PyDict::new(py);
+            options.set_item("exc_info", error.value(py))?;
+            logger.call_method(intern!(py, "error"), ("Exception %s", when), Some(&options))
+        });
+    if let Err(failure) = written {
+        failure.write_unraisable(py, None);
+    }
+}
+
+/// A server for one application.
+///
+/// Binding happens at construction, so that a port in use is an `OSError` at once; serving begins with `start`.
+#[pyclass(frozen, module = "hipflask._core", name = "Server")]
+struct PyServer {
+    addresses: Vec<String>,
+    application: Arc<Application>,
+    bound: Mutex<Option<server::Bound>>,
+    running: Mutex<Option<server::Running<Application>>>,
+}
+
+#[pymethods]
+impl PyServer {
+    /// Bind.
+    ///
+    /// Args:
+    ///     app: A Flask app, or any WSGI callable.
+    ///     binds: Where to listen: ``host:port``, ``[::1]:port``, ``unix:path`` or ``fd:number``.
+    ///     threads: The most threads that views run on.
+    ///     access_log: Whether to write a line for each answer to standard error.
+    #[new]
+    #[pyo3(signature = (app, binds, *, threads=None, access_log=false))]
+    fn new(app: &Bound<'_, PyAny>, binds: Vec<String>, threads: Option<usize>, access_log: bool) -> PyResult<Self> {
+        let mut config = server::Config {
+            binds: binds.iter().map(|bind| parse_bind(bind)).collect::<PyResult<Vec<_>>>()?.into_iter().flatten().collect(),
+            tell_answers: access_log,
+            ..server::Config::default()
+        };
+        if let Some(threads) = threads {
+            config.threads = threads;
+        }
+        let bound = server::Server::bind(config)?;
+        let dispatcher = Dispatcher::new(app)?;
+        let access_log = access_log.then(|| Mutex::new(AccessLog { buffer: Vec::new() }));
+        Ok(Self {
+            addresses: bound.local_addrs().iter().map(ToString::to_string).collect(),
+            application: Arc::new(Application { dispatcher, access_log }),
+            bound: Mutex::new(Some(bound)),
+            running: Mutex::new(None),
+        })
+    }
+
+    /// Where the server listens, with the ports that the system chose.
+    #[getter]
+    fn addresses(&self) -> Vec<String> {
+        self.addresses.clone()
+    }
+
+    /// Begin to serve, on threads of the engine; returns at once.
+    fn start(&self, py: Python<'_>) -> PyResult<()> {
+        let bound = locked(&self.bound).take().ok_or_else(|| PyRuntimeError::new_err("the server was started already"))?;
+        let application = Arc::clone(&self.application);
+        let running = py.detach(move || bound.run(application))?;
+        *locked(&self.running) = Some(running);
+        Ok(())
+    }
+
+    /// Stop: accept nothing more, finish what runs for at most `grace` seconds, then cut the rest.
+    ///
+    /// Returns when every serving thread has ended. May be called again, with less grace, from another thread.
+    #[pyo3(signature = (grace=30.0))]
+    fn stop(&self, py: Python<'_>, grace: f64) -> PyResult<()> {
+        let grace = Duration::try_from_secs_f64(grace).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        locked(&self.bound).take();
+        let running = locked(&self.running).clone();
+        if let Some(running) = running {
+            py.detach(|| {
+                running.stop(Some(grace));
+                running.wait();
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Where a text says to listen: a name may stand for several addresses.
+fn parse_bind(text: &str) -> PyResult<Vec<server::Bind>> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(vec![server::Bind::Unix(path.into())]);
+    }
+    if let Some(number) = text.strip_prefix("fd:") {
+        let number: RawFd =
+            number.parse().map_err(|_| PyValueError::new_err(format!("{text:?} names no file descriptor")))?;
+        // SAFETY: the descriptor is only copied; whoever passes its number keeps it open during this call.
+        let copy = unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned()?;
+        return Ok(vec![server::Bind::Listener(copy)]);
+    }
+    let mut addresses: Vec<SocketAddr> = text.to_socket_addrs()?.collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    if addresses.first().is_some_and(|address| address.port() == 0) {
+        // Each address would get another port.
+        addresses.truncate(1);
+    }
+    Ok(addresses.into_iter().map(server::Bind::Tcp).collect())
+}
+
 /// Adds this file's names to `hipflask._core`.
-pub(crate) fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<PyServer>()
 }

@@ -1,0 +1,124 @@
+//! What a view returned, as bytes: the common types directly, a `Response` object natively or as a WSGI callable.
+
+use hipflask_server::Reply;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
+use pyo3::{PyTypeInfo, intern};
+
+use crate::json;
+use crate::plan::Hooks;
+use crate::request::RequestBase;
+use crate::response::{self, ResponseBase, WireBody};
+use crate::wsgi::{self, Pieces};
+
+const HTML: &[u8] = b"text/html; charset=utf-8";
+const JSON: &[u8] = b"application/json";
+const CONTENT_TYPE: &[u8] = b"Content-Type";
+
+/// Writes a value that needs no response object: text, bytes, a dict or a list, alone or with a status.
+///
+/// Gives false, having written nothing, for anything else: then `Flask.make_response` decides.
+pub(crate) fn simple(app: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, hooks: &Hooks, reply: &mut Reply<'_>) -> PyResult<bool> {
+    if !hooks.plain_responses {
+        return Ok(false);
+    }
+    if let Ok(pair) = value.cast_exact::<PyTuple>() {
+        if pair.len() != 2 {
+            return Ok(false);
+        }
+        let (body, status) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
+        return match status.cast_exact::<PyInt>().ok().and_then(|status| status.extract::<u16>().ok()) {
+            // An interim or a bodiless status has rules of its own.
+            Some(status) if (200..600).contains(&status) && status != 204 && status != 304 => {
+                body_alone(app, &body, status, hooks, reply)
+            }
+            _ => Ok(false),
+        };
+    }
+    body_alone(app, value, 200, hooks, reply)
+}
+
+fn body_alone(
+    app: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+    status: u16,
+    hooks: &Hooks,
+    reply: &mut Reply<'_>,
+) -> PyResult<bool> {
+    let kind = value.get_type();
+    if kind.is(PyString::type_object(value.py())) {
+        whole(reply, status, HTML, value.cast::<PyString>()?.to_str()?.as_bytes())
+    } else if kind.is(PyDict::type_object(value.py())) || kind.is(PyList::type_object(value.py())) {
+        let mut text = Vec::with_capacity(256);
+        let Some(options) = hooks.json_options(app)? else { return Ok(false) };
+        if !json::dumps_into(value, &mut text, &options)? {
+            return Ok(false);
+        }
+        text.push(b'\n');
+        whole(reply, status, JSON, &text)
+    } else if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+        whole(reply, status, HTML, bytes.as_bytes())
+    } else {
+        Ok(false)
+    }
+}
+
+fn whole(reply: &mut Reply<'_>, status: u16, kind: &[u8], body: &[u8]) -> PyResult<bool> {
+    reply.start(status, None);
+    wsgi::write_field(reply, CONTENT_TYPE, kind)?;
+    reply.body(body);
+    Ok(true)
+}
+
+/// Writes a response object: natively, or through its WSGI side if its class changed that.
+///
+/// The object is closed once its body has been sent; that is at once where the body is all there.
+pub(crate) fn response(
+    response: &Bound<'_, PyAny>,
+    request: &Bound<'_, RequestBase>,
+    reply: &mut Reply<'_>,
+) -> PyResult<()> {
+    let py = response.py();
+    let environ = || request.getattr(intern!(py, "environ"));
+    let base = match response.cast::<ResponseBase>() {
+        Ok(base) if response::is_plain(base)? => base,
+        _ => return wsgi::call(response, environ()?.cast::<PyDict>()?, reply),
+    };
+    let wire = response::wire(base, reply.is_head(), environ)?;
+    let status = u16::try_from(wire.code).unwrap_or(0);
+    reply.start(status, wire.phrase.as_deref());
+    let mut length = None;
+    for (name, value) in &wire.fields {
+        let (name, value) = (wsgi::latin1(name)?, wsgi::latin1(value)?);
+        if name.eq_ignore_ascii_case(b"content-length") {
+            length = std::str::from_utf8(&value).ok().and_then(|digits| digits.parse().ok());
+        }
+        wsgi::write_field(reply, &name, &value)?;
+    }
+    match wire.body {
+        WireBody::Empty => reply.body(b""),
+        WireBody::Bytes(bytes) => reply.body(bytes.as_bytes()),
+        WireBody::Pieces(pieces) => {
+            let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.as_bytes()).collect();
+            reply.pieces(&pieces);
+        }
+        WireBody::File { file, offset, length } => reply.file(file, offset, length),
+        WireBody::Iterable(iterable) => {
+            reply.stream(Box::new(Pieces::of_response(response.clone(), &iterable)?), length);
+            return Ok(());
+        }
+    }
+    response.call_method0(intern!(py, "close")).map(drop)
+}
+
+/// The answer to what nobody handled; says nothing about what happened.
+pub(crate) fn server_error(reply: &mut Reply<'_>) {
+    const PAGE: &str = "<!doctype html>\n<html lang=en>\n<title>500 Internal Server Error</title>\n\
+        <h1>Internal Server Error</h1>\n<p>The server encountered an internal error and was unable to complete your \
+        request. Either the server is overloaded or there is an error in the application.</p>\n";
+    reply.start(500, None);
+    // Cannot fail: the value is a constant without control characters.
+    if reply.field(CONTENT_TYPE, HTML).is_ok() {
+        reply.body(PAGE.as_bytes());
+    }
+}

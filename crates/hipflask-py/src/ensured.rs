@@ -1,0 +1,38 @@
+//! Views and hooks as plain callables: what `Flask.ensure_sync` makes of them, remembered.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+
+/// Remembers what `ensure_sync` gave for each function.
+///
+/// An app has as many entries as it has views and hooks; each keeps its function alive, so that an address is never
+/// another function's.
+#[derive(Default)]
+pub(crate) struct Ensured(RwLock<HashMap<usize, (Py<PyAny>, Py<PyAny>)>>);
+
+/// More functions than this are made anew per request (a hook table that is filled with closures), and not remembered.
+const MOST: usize = 10_000;
+
+impl Ensured {
+    /// `app.ensure_sync(function)`.
+    pub(crate) fn sync<'py>(
+        &self,
+        app: &Bound<'py, PyAny>,
+        function: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = app.py();
+        let address = function.as_ptr() as usize;
+        if let Some((_, ensured)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&address) {
+            return Ok(ensured.bind(py).clone());
+        }
+        let ensured = app.call_method1(intern!(py, "ensure_sync"), (function,))?;
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < MOST {
+            known.insert(address, (function.clone().unbind(), ensured.clone().unbind()));
+        }
+        Ok(ensured)
+    }
+}

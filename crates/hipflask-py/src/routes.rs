@@ -1,0 +1,115 @@
+//! The engine's side of an app's URL map: finds rules detached, and remembers how long each one's view takes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use hipflask_http::RequestHead;
+use hipflask_router::{Found, Outcome, Value};
+use hipflask_server::RouteHistory;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use crate::router::{MapBase, Snapshot};
+
+/// A compiled URL map, with what the engine learns about its rules.
+pub(crate) struct Routes {
+    snapshot: Arc<Snapshot>,
+    rules: Vec<Known>,
+    /// The subdomain that every request is taken to be for.
+    domain: String,
+}
+
+/// What is kept about one rule.
+struct Known {
+    history: Arc<RouteHistory>,
+    automatic_options: bool,
+}
+
+/// A rule that a request matched.
+pub(crate) struct Matched {
+    routes: Arc<Routes>,
+    found: Found<'static>,
+}
+
+impl Routes {
+    /// Compiles an app's map.
+    pub(crate) fn of(app: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = app.py();
+        let map = app.getattr(intern!(py, "url_map"))?;
+        let domain: Option<String> = map.getattr(intern!(py, "default_subdomain"))?.extract()?;
+        let snapshot = MapBase::snapshot(map.cast::<MapBase>()?)?;
+        let rules = (0..snapshot.len())
+            .map(|rule| {
+                let automatic_options = match snapshot.rule(rule) {
+                    Some(rule) => match rule.bind(py).getattr_opt(intern!(py, "provide_automatic_options"))? {
+                        Some(flag) => flag.is_truthy()?,
+                        None => false,
+                    },
+                    None => false,
+                };
+                Ok(Known { history: Arc::new(RouteHistory::new(None)), automatic_options })
+            })
+            .collect::<PyResult<_>>()?;
+        Ok(Self { snapshot, rules, domain: domain.unwrap_or_default() })
+    }
+
+    /// Whether this is how the map is now. Works detached.
+    pub(crate) fn is_current(&self, map: &MapBase) -> bool {
+        map.fresh().is_some_and(|now| Arc::ptr_eq(&now, &self.snapshot))
+    }
+
+    /// Finds the rule for a request. `None` where only Python can tell: no rule, a redirect, a rule with a default
+    /// redirect or an alias.
+    pub(crate) fn find(self: &Arc<Self>, head: &RequestHead) -> Option<Matched> {
+        let path = head.path();
+        let path = text_of(&path);
+        // `MapAdapter.match` sees the path with one slash before it.
+        let start = path.bytes().take_while(|byte| *byte == b'/').count();
+        let path = path.get(start.checked_sub(1)?..)?;
+        let method = std::str::from_utf8(head.method()).ok()?;
+        match self.snapshot.router.matches(&self.domain, path, method, head.is_websocket()) {
+            Outcome::Found(found) if !self.snapshot.is_special(found.rule) && !has_deferred(&found) => {
+                Some(Matched { routes: Arc::clone(self), found: found.into_owned() })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A value that a user's converter is to make may still be turned down: then the adapter looks for another rule.
+fn has_deferred(found: &Found<'_>) -> bool {
+    found.values.iter().any(|value| matches!(value, Value::Deferred(_)))
+}
+
+/// A path's bytes as text, as Werkzeug decodes `PATH_INFO`: what is not UTF-8 becomes U+FFFD.
+fn text_of(path: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(path)
+}
+
+impl Matched {
+    /// The run times of the rule's view.
+    pub(crate) fn history(&self) -> Option<Arc<RouteHistory>> {
+        self.routes.rules.get(self.found.rule).map(|known| Arc::clone(&known.history))
+    }
+
+    /// Whether OPTIONS is answered for the view.
+    pub(crate) fn automatic_options(&self) -> bool {
+        self.routes.rules.get(self.found.rule).is_some_and(|known| known.automatic_options)
+    }
+
+    /// The Python `Rule`.
+    pub(crate) fn rule<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.routes.snapshot.rule(self.found.rule).map(|rule| rule.bind(py).clone())
+    }
+
+    /// The endpoint, if it is text as Flask has it.
+    pub(crate) fn endpoint<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.routes.snapshot.endpoint(self.found.rule)?.bind(py).cast::<PyString>().ok().cloned()
+    }
+
+    /// The view's keyword arguments.
+    pub(crate) fn kwargs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.routes.snapshot.values(py, &self.found)
+    }
+}

@@ -1,0 +1,258 @@
+//! Calls a WSGI callable (PEP 3333) and turns what it answers into a reply.
+//!
+//! This is how the full lane runs a Flask app whose dispatch was replaced or wrapped, and how the server hosts any
+//! other WSGI application. Does not build the environ (see [`request`](crate::request)).
+
+use std::sync::Mutex;
+
+use hipflask_server::{BodyError, BodySource, Reply};
+use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyTuple};
+
+/// What `start_response` was told.
+struct Head {
+    status: u16,
+    reason: String,
+    fields: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+#[derive(Default)]
+struct State {
+    head: Option<Head>,
+    written: Vec<u8>,
+    /// The head has gone to the client: too late for `exc_info` to replace it.
+    sent: bool,
+}
+
+/// The `start_response` of one request.
+#[pyclass(frozen, module = "hipflask._core")]
+struct StartResponse(Mutex<State>);
+
+/// The `write` callable that PEP 3333 keeps for old applications.
+#[pyclass(frozen, module = "hipflask._core")]
+struct Write(Py<StartResponse>);
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[pymethods]
+impl StartResponse {
+    #[pyo3(signature = (status, headers, exc_info=None))]
+    fn __call__(
+        this: &Bound<'_, Self>,
+        status: &Bound<'_, PyString>,
+        headers: &Bound<'_, PyList>,
+        exc_info: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<Write>> {
+        let head = parse_head(status, headers)?;
+        {
+            let mut state = locked(&this.get().0);
+            match exc_info {
+                Some(error) if state.sent => return Err(reraise(error)),
+                None if state.head.is_some() => {
+                    return Err(PyAssertionError::new_err("start_response was called twice without exc_info"));
+                }
+                _ => state.head = Some(head),
+            }
+        }
+        Py::new(this.py(), Write(this.clone().unbind()))
+    }
+}
+
+#[pymethods]
+impl Write {
+    fn __call__(&self, data: &Bound<'_, PyBytes>) {
+        locked(&self.0.get().0).written.extend_from_slice(data.as_bytes());
+    }
+}
+
+fn reraise(exc_info: &Bound<'_, PyAny>) -> PyErr {
+    match exc_info.get_item(1) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
+fn parse_head(status: &Bound<'_, PyString>, headers: &Bound<'_, PyList>) -> PyResult<Head> {
+    let text = status.to_str()?;
+    let (code, reason) = text.split_once(' ').unwrap_or((text, ""));
+    let status = code
+        .parse::<u16>()
+        .ok()
+        .filter(|code| (100..=999).contains(code))
+        .ok_or_else(|| PyValueError::new_err(format!("status {text:?} does not begin with a three-digit code")))?;
+    let fields = headers
+        .iter()
+        .map(|pair| {
+            let pair = pair.cast_into::<PyTuple>()?;
+            let (name, value) = (pair.get_item(0)?.cast_into::<PyString>()?, pair.get_item(1)?.cast_into::<PyString>()?);
+            Ok((latin1(&name)?, latin1(&value)?))
+        })
+        .collect::<PyResult<Vec<_>>>()?;
+    Ok(Head { status, reason: reason.to_owned(), fields })
+}
+
+/// A header's text as bytes: latin-1, as PEP 3333 has it.
+pub(crate) fn latin1(text: &Bound<'_, PyString>) -> PyResult<Vec<u8>> {
+    let utf8 = text.to_str()?;
+    if utf8.is_ascii() {
+        return Ok(utf8.as_bytes().to_vec());
+    }
+    utf8.chars()
+        .map(|c| u8::try_from(u32::from(c)))
+        .collect::<Result<_, _>>()
+        .map_err(|_| PyValueError::new_err(format!("header {utf8:?} has a character beyond latin-1")))
+}
+
+/// Calls `app(environ, start_response)` and writes its answer.
+///
+/// On an error nothing of a head has left `reply` for the client yet: the caller may `reset` it and answer 500.
+pub(crate) fn call(app: &Bound<'_, PyAny>, environ: &Bound<'_, PyDict>, reply: &mut Reply<'_>) -> PyResult<()> {
+    let py = app.py();
+    let start = Bound::new(py, StartResponse(Mutex::default()))?;
+    let iterable = app.call1((environ, &start))?;
+    let body = Pieces::new(iterable)?;
+    finish(py, &start, body, reply)
+}
+
+fn finish(py: Python<'_>, start: &Bound<'_, StartResponse>, mut body: Pieces, reply: &mut Reply<'_>) -> PyResult<()> {
+    // A generator may call `start_response` as late as for its first piece.
+    let mut first = Vec::new();
+    let mut ended = false;
+    while !ended && (first.is_empty() || body.is_short) {
+        match body.take(py)? {
+            Some(piece) => first.extend_from_slice(piece.as_bytes()),
+            None => ended = true,
+        }
+    }
+    let head = {
+        let mut state = locked(&start.get().0);
+        state.sent = true;
+        let written = std::mem::take(&mut state.written);
+        first.splice(0..0, written);
+        state.head.take()
+    };
+    let Some(head) = head else {
+        return Err(PyAssertionError::new_err("the application did not call start_response"));
+    };
+    reply.start(head.status, Some(&head.reason));
+    let mut length = None;
+    for (name, value) in &head.fields {
+        if name.eq_ignore_ascii_case(b"content-length") {
+            length = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+        }
+        write_field(reply, name, value)?;
+    }
+    if ended {
+        reply.body(&first);
+        body.close(py)
+    } else {
+        body.pending = first;
+        reply.stream(Box::new(body), length);
+        Ok(())
+    }
+}
+
+/// Writes a header field; a name or value that could break the head apart is an error.
+pub(crate) fn write_field(reply: &mut Reply<'_>, name: &[u8], value: &[u8]) -> PyResult<()> {
+    reply.field(name, value).map_err(|_| {
+        PyValueError::new_err(format!(
+            "header {:?} with value {:?} has characters that are not allowed in a header",
+            String::from_utf8_lossy(name),
+            String::from_utf8_lossy(value)
+        ))
+    })
+}
+
+/// The pieces of a response's iterable, with its `close`.
+pub(crate) struct Pieces {
+    iterable: Option<Py<PyAny>>,
+    iterator: Py<PyIterator>,
+    pending: Vec<u8>,
+    /// A list or tuple: all of it is there, and is sent in one write.
+    is_short: bool,
+    /// A response's body may have text, sent as UTF-8; a WSGI iterable may not.
+    may_be_text: bool,
+}
+
+impl Pieces {
+    /// Iterates over a response's body; closing it closes the response.
+    pub(crate) fn of_response(response: Bound<'_, PyAny>, body: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let iterator = body.try_iter()?.unbind();
+        Ok(Self { iterable: Some(response.unbind()), iterator, pending: Vec::new(), is_short: false, may_be_text: true })
+    }
+
+    /// Takes over a WSGI iterable.
+    pub(crate) fn new(iterable: Bound<'_, PyAny>) -> PyResult<Self> {
+        let is_short = iterable.is_instance_of::<PyList>() || iterable.is_instance_of::<PyTuple>();
+        let iterator = match iterable.try_iter() {
+            Ok(iterator) => iterator.unbind(),
+            Err(_) => {
+                let kind = iterable.get_type().name()?;
+                return Err(PyTypeError::new_err(format!("the application returned {kind}, which is not iterable")));
+            }
+        };
+        Ok(Self { iterable: Some(iterable.unbind()), iterator, pending: Vec::new(), is_short, may_be_text: false })
+    }
+
+    fn take<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        match self.iterator.bind(py).clone().next() {
+            None => Ok(None),
+            Some(piece) => {
+                let piece = piece?;
+                if self.may_be_text
+                    && let Ok(text) = piece.cast::<PyString>()
+                {
+                    return text.encode_utf8().map(Some);
+                }
+                piece.cast_into::<PyBytes>().map(Some).map_err(|error| {
+                    let kind = error.into_inner().get_type();
+                    PyTypeError::new_err(format!("a response's body yielded {kind}, but its pieces must be bytes"))
+                })
+            }
+        }
+    }
+
+    /// Calls the iterable's `close`, once.
+    fn close(&mut self, py: Python<'_>) -> PyResult<()> {
+        if let Some(iterable) = self.iterable.take()
+            && let Ok(close) = iterable.bind(py).getattr(intern!(py, "close"))
+        {
+            close.call0()?;
+        }
+        Ok(())
+    }
+}
+
+impl BodySource for Pieces {
+    fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, BodyError> {
+        if !self.pending.is_empty() {
+            out.append(&mut self.pending);
+            return Ok(true);
+        }
+        Python::attach(|py| match self.take(py) {
+            Ok(Some(piece)) => {
+                out.extend_from_slice(piece.as_bytes());
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(error) => {
+                crate::serve::log_error(py, &error, "while a response's body was being sent");
+                Err(BodyError::Failed)
+            }
+        })
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        Python::attach(|py| {
+            if let Err(error) = self.close(py) {
+                crate::serve::log_error(py, &error, "while a response was being closed");
+            }
+        });
+    }
+}
