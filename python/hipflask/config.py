@@ -48,10 +48,11 @@ class ConfigAttribute(Generic[T]):
         obj.config[self.__name__] = value
 
 
-def _json_loads(text: str) -> Any:
+def loads(s: str) -> Any:
+    """Read JSON text; by default the values of the environment are."""
     import json
 
-    return json.loads(text)
+    return json.loads(s)
 
 
 class Config(dict[str, Any]):
@@ -90,7 +91,7 @@ class Config(dict[str, Any]):
             f"The environment variable {variable_name!r} is not set: it should hold the path of a configuration file."
         )
 
-    def from_prefixed_env(self, prefix: str = "FLASK", *, loads: Callable[[str], Any] = _json_loads) -> bool:
+    def from_prefixed_env(self, prefix: str = "FLASK", *, loads: Callable[[str], Any] = loads) -> bool:
         """Load the environment variables that start with a prefix and an underscore.
 
         `FLASK_DB__POOL=5` sets `config["DB"]["POOL"]` to the number 5: two underscores reach into a dictionary, which
