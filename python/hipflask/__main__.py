@@ -1,0 +1,5 @@
+"""`python -m hipflask`: the command line."""
+
+from .cli import main
+
+main()

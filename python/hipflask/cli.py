@@ -1,0 +1,833 @@
+"""The `hipflask` command: finding the application, and the commands `run`, `shell` and `routes`.
+
+An application adds commands of its own by `@app.cli.command()`, an installed distribution by the entry point group
+`flask.commands`. The environment variables are Flask's: `FLASK_APP`, `FLASK_DEBUG`, `FLASK_RUN_PORT` and so on.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import sys
+import traceback
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from .globals import current_app
+from .helpers import get_debug_flag, get_load_dotenv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import FunctionType, ModuleType
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from .app import Flask
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+class NoAppException(click.UsageError):
+    """There is no application where one was looked for, or it cannot be imported."""
+
+
+# Finding the application.
+
+
+def _is_app(value: object) -> bool:
+    from .app import Flask
+
+    return isinstance(value, Flask)
+
+
+def find_best_app(module: ModuleType) -> Flask:
+    """Find the application in a module when nobody has said which.
+
+    Looked for are, in this order: `app` and `application`; the only application there is; the factories `create_app`
+    and `make_app`, called without arguments.
+
+    Raises:
+        NoAppException: If there is none, or more than one.
+    """
+    for name in ("app", "application"):
+        app = getattr(module, name, None)
+        if _is_app(app):
+            return app  # type: ignore[return-value]
+    apps = [value for value in vars(module).values() if _is_app(value)]
+    if len(apps) == 1:
+        return apps[0]
+    where = module.__name__
+    if apps:
+        raise NoAppException(
+            f"Detected multiple Flask applications in module '{where}'. Use '{where}:name' to specify the correct one."
+        )
+    for name in ("create_app", "make_app"):
+        factory = getattr(module, name, None)
+        if not inspect.isfunction(factory):
+            continue
+        try:
+            app = factory()
+        except TypeError as error:
+            if not _called_with_wrong_args(factory):
+                raise
+            raise NoAppException(
+                f"Detected factory '{name}' in module '{where}', but could not call it without arguments."
+                f" Use '{where}:{name}(args)' to specify arguments."
+            ) from error
+        if _is_app(app):
+            return app  # type: ignore[no-any-return]
+    raise NoAppException(
+        f"Failed to find Flask application or factory in module '{where}'. Use '{where}:name' to specify one."
+    )
+
+
+def _called_with_wrong_args(function: FunctionType) -> bool:
+    """Tell whether the TypeError being handled came from calling the function, not from within it."""
+    trace = sys.exc_info()[2]
+    try:
+        while trace is not None:
+            if trace.tb_frame.f_code is function.__code__:
+                return False
+            trace = trace.tb_next
+        return True
+    finally:
+        # A traceback refers to this frame, and this frame to the traceback.
+        del trace
+
+
+def find_app_by_string(module: ModuleType, app_name: str) -> Flask:
+    """Find the application by the part behind the colon: a name, or a factory's call with literal arguments.
+
+    Raises:
+        NoAppException: If it is neither, or does not give an application.
+    """
+    name, args, kwargs = _parse_app_name(app_name)
+    where = module.__name__
+    try:
+        value = getattr(module, name)
+    except AttributeError as error:
+        raise NoAppException(f"Failed to find attribute {name!r} in {where!r}.") from error
+    if inspect.isfunction(value):
+        try:
+            value = value(*args, **kwargs)
+        except TypeError as error:
+            if not _called_with_wrong_args(value):
+                raise
+            raise NoAppException(
+                f"The factory {app_name!r} in module {where!r} could not be called with the specified arguments."
+            ) from error
+    if _is_app(value):
+        return value  # type: ignore[no-any-return]
+    raise NoAppException(f"A valid Flask application was not obtained from '{where}:{app_name}'.")
+
+
+def _parse_app_name(app_name: str) -> tuple[str, list[Any], dict[str, Any]]:
+    try:
+        expression = ast.parse(app_name.strip(), mode="eval").body
+    except SyntaxError:
+        expression = None  # type: ignore[assignment]
+    if isinstance(expression, ast.Name):
+        return expression.id, [], {}
+    if not isinstance(expression, ast.Call):
+        raise NoAppException(f"Failed to parse {app_name!r} as an attribute name or function call.")
+    if not isinstance(expression.func, ast.Name):
+        raise NoAppException(f"Function reference must be a simple name: {app_name!r}.")
+    try:
+        args = [ast.literal_eval(value) for value in expression.args]
+        kwargs = {item.arg: ast.literal_eval(item.value) for item in expression.keywords if item.arg is not None}
+    except ValueError:
+        raise NoAppException(f"Failed to parse arguments as literal values: {app_name!r}.") from None
+    return expression.func.id, args, kwargs
+
+
+def prepare_import(path: str) -> str:
+    """Make a file importable, and return the module's name.
+
+    Args:
+        path: A module's file with or without `.py`, or a package's directory. The directory above the outermost
+            package is put first on `sys.path`.
+    """
+    path = os.path.realpath(path)
+    stem, extension = os.path.splitext(path)
+    if extension == ".py":
+        path = stem
+    if os.path.basename(path) == "__init__":
+        path = os.path.dirname(path)
+    names = []
+    while True:
+        path, name = os.path.split(path)
+        names.append(name)
+        if not os.path.exists(os.path.join(path, "__init__.py")):
+            break
+    if sys.path[0] != path:
+        sys.path.insert(0, path)
+    return ".".join(reversed(names))
+
+
+def locate_app(module_name: str, app_name: str | None, raise_if_not_found: bool = True) -> Flask | None:
+    """Import a module and find the application in it.
+
+    Args:
+        module_name: The dotted name.
+        app_name: What stands behind the colon, if anything.
+        raise_if_not_found: If not set, a module that does not exist gives None.
+
+    Raises:
+        NoAppException: If there is no application, or importing the module fails for want of another module.
+    """
+    try:
+        __import__(module_name)
+    except ImportError as error:
+        # A trace that goes on below this line means that the module is there and could not import something.
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise NoAppException(
+                f"While importing {module_name!r}, an ImportError was raised:\n\n{traceback.format_exc()}"
+            ) from None
+        if raise_if_not_found:
+            raise NoAppException(f"Could not import {module_name!r}.") from None
+        return None
+    module = sys.modules[module_name]
+    return find_best_app(module) if app_name is None else find_app_by_string(module, app_name)
+
+
+class ScriptInfo:
+    """What a command knows about the application: how to find it, and then the application.
+
+    Args:
+        app_import_path: The module or file, and behind a colon the name or call.
+        create_app: Makes the application, instead of importing it.
+        set_debug_flag: Set `app.debug` from `FLASK_DEBUG`.
+        load_dotenv_defaults: Whether `.env` and `.flaskenv` are read; the option `--env-file` does that, not this class.
+
+    Implements: flask.cli.ScriptInfo (3.1).
+    """
+
+    def __init__(
+        self,
+        app_import_path: str | None = None,
+        create_app: Callable[..., Flask] | None = None,
+        set_debug_flag: bool = True,
+        load_dotenv_defaults: bool = True,
+    ) -> None:
+        self.app_import_path = app_import_path
+        self.create_app = create_app
+        #: For commands to keep what they like.
+        self.data: dict[Any, Any] = {}
+        self.set_debug_flag = set_debug_flag
+        self.load_dotenv_defaults = get_load_dotenv(load_dotenv_defaults)
+        self._loaded_app: Flask | None = None
+
+    def load_app(self) -> Flask:
+        """Return the application, importing it the first time.
+
+        Raises:
+            NoAppException: If it cannot be found.
+        """
+        if self._loaded_app is None:
+            app = self._find_app()
+            if self.set_debug_flag:
+                app.debug = get_debug_flag()
+            self._loaded_app = app
+        return self._loaded_app
+
+    def _find_app(self) -> Flask:
+        app: Flask | None = None
+        if self.create_app is not None:
+            app = self.create_app()
+        elif self.app_import_path:
+            # The colon of a Windows drive stands before a slash.
+            path, *name = re.split(r":(?![\\/])", self.app_import_path, maxsplit=1)
+            app = locate_app(prepare_import(path), name[0] if name else None)
+        else:
+            for path in ("wsgi.py", "app.py"):
+                app = locate_app(prepare_import(path), None, raise_if_not_found=False)
+                if app is not None:
+                    break
+        if app is None:
+            raise NoAppException(
+                "Could not locate a Flask application. Use the 'flask --app' option, 'FLASK_APP' environment variable,"
+                " or a 'wsgi.py' or 'app.py' file in the current directory."
+            )
+        return app
+
+
+pass_script_info = click.make_pass_decorator(ScriptInfo, ensure=True)
+
+
+def with_appcontext(f: F) -> F:
+    """Run a command's function within the application's context.
+
+    Commands registered by `app.cli` have one already.
+    """
+
+    @click.pass_context
+    def decorator(ctx: click.Context, /, *args: Any, **kwargs: Any) -> Any:
+        if not current_app:
+            ctx.with_resource(ctx.ensure_object(ScriptInfo).load_app().app_context())
+        return ctx.invoke(f, *args, **kwargs)
+
+    return update_wrapper(decorator, f)  # type: ignore[return-value]
+
+
+# Groups of commands.
+
+
+class AppGroup(click.Group):
+    """A group whose commands run within the application's context.
+
+    Implements: flask.cli.AppGroup (3.1).
+    """
+
+    def command(  # type: ignore[override]
+        self, *args: Any, **kwargs: Any
+    ) -> Callable[[Callable[..., Any]], click.Command]:
+        """Register a command, as `click.Group.command`.
+
+        Args:
+            with_appcontext: If False, the command is run without a context.
+        """
+        in_context = kwargs.pop("with_appcontext", True)
+        register = super().command(*args, **kwargs)
+
+        def decorator(f: Callable[..., Any]) -> click.Command:
+            return register(with_appcontext(f) if in_context else f)  # type: ignore[no-any-return]
+
+        return decorator
+
+    def group(  # type: ignore[override]
+        self, *args: Any, **kwargs: Any
+    ) -> Callable[[Callable[..., Any]], click.Group]:
+        """Register a group, an `AppGroup` unless `cls` says otherwise."""
+        kwargs.setdefault("cls", AppGroup)
+        return super().group(*args, **kwargs)  # type: ignore[no-any-return]
+
+
+def get_version(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Print the versions of Python, Hipflask, and the Flask and Werkzeug that it implements, and exit."""
+    if not value or ctx.resilient_parsing:
+        return
+    import platform
+
+    from ._core import __version__
+    from .alias import REFERENCE
+
+    lines = [f"Python {platform.python_version()}", f"Hipflask {__version__}"]
+    lines += [f"{name} {version}" for name, version in REFERENCE.values()]
+    click.echo("\n".join(lines), color=ctx.color)
+    ctx.exit()
+
+
+version_option = click.Option(
+    ["--version"],
+    help="Show the Flask version.",
+    expose_value=False,
+    callback=get_version,
+    is_flag=True,
+    is_eager=True,
+)
+
+
+def _set_alias(ctx: click.Context, param: click.Option, value: bool) -> bool:
+    if value and not ctx.resilient_parsing:
+        from .alias import install_as_flask
+
+        try:
+            install_as_flask()
+        except RuntimeError as error:
+            raise click.UsageError(str(error)) from None
+    return value
+
+
+_as_flask_option = click.Option(
+    ["--as-flask"],
+    help="Let 'import flask' and 'import werkzeug' mean Hipflask, for applications and extensions that say so.",
+    is_flag=True,
+    # Eager, and first of all: nothing may import an application before it.
+    is_eager=True,
+    expose_value=False,
+    callback=_set_alias,
+)
+
+
+def _set_app(ctx: click.Context, param: click.Option, value: str | None) -> str | None:
+    if value is not None:
+        ctx.ensure_object(ScriptInfo).app_import_path = value
+    return value
+
+
+_app_option = click.Option(
+    ["-A", "--app"],
+    metavar="IMPORT",
+    help=(
+        "The application or its factory: 'module:name', where the module is a dotted name or a file. The name may be"
+        " left out if it is 'app', 'application', 'create_app' or 'make_app', and may be a call: 'name(args)'."
+    ),
+    # Eager, so that --help shows the application's commands.
+    is_eager=True,
+    expose_value=False,
+    callback=_set_app,
+)
+
+
+def _set_debug(ctx: click.Context, param: click.Option, value: bool) -> bool | None:
+    # Left alone unless given, so that FLASK_DEBUG from the environment or an env file counts.
+    source = ctx.get_parameter_source(param.name)  # type: ignore[arg-type]
+    if source in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP):
+        return None
+    # By the environment, since a factory may look at it before there is an application.
+    os.environ["FLASK_DEBUG"] = "1" if value else "0"
+    return value
+
+
+_debug_option = click.Option(
+    ["--debug/--no-debug"], help="Set debug mode.", expose_value=False, callback=_set_debug
+)
+
+
+def _env_file_callback(ctx: click.Context, param: click.Option, value: str | None) -> str | None:
+    if value is not None and not _has_dotenv():
+        raise click.BadParameter(
+            "python-dotenv must be installed to load an env file.", ctx=ctx, param=param
+        ) from None
+    if value is not None or ctx.obj.load_dotenv_defaults:
+        load_dotenv(value, load_defaults=ctx.obj.load_dotenv_defaults)
+    return value
+
+
+_env_file_option = click.Option(
+    ["-e", "--env-file"],
+    type=click.Path(exists=True, dir_okay=False),
+    help=(
+        "Read environment variables from this file; they win over those of '.env' and '.flaskenv', not over those that"
+        " are set already. Needs python-dotenv."
+    ),
+    is_eager=True,
+    expose_value=False,
+    callback=_env_file_callback,
+)
+
+
+class FlaskGroup(AppGroup):
+    """The group at the top: it finds the application, and offers its commands beside the built-in ones.
+
+    Args:
+        add_default_commands: Offer `run`, `shell` and `routes`.
+        create_app: Makes the application, instead of importing it.
+        add_version_option: Offer `--version`.
+        load_dotenv: Read `.env` and `.flaskenv`.
+        set_debug_flag: Set `app.debug` from `FLASK_DEBUG`.
+        extra: As of `click.Group`.
+
+    Implements: flask.cli.FlaskGroup (3.1).
+    """
+
+    def __init__(
+        self,
+        add_default_commands: bool = True,
+        create_app: Callable[..., Flask] | None = None,
+        add_version_option: bool = True,
+        load_dotenv: bool = True,
+        set_debug_flag: bool = True,
+        **extra: Any,
+    ) -> None:
+        params: list[click.Parameter] = list(extra.pop("params", None) or ())
+        # Callbacks of options, not of the group: that one is free for its user. The env file comes before the
+        # application's name, which it may set.
+        params += (_env_file_option, _app_option, _debug_option)
+        if add_version_option:
+            params.append(version_option)
+        extra.setdefault("context_settings", {}).setdefault("auto_envvar_prefix", "FLASK")
+        super().__init__(params=params, **extra)
+        self.create_app = create_app
+        self.load_dotenv = load_dotenv
+        self.set_debug_flag = set_debug_flag
+        if add_default_commands:
+            for command in (run_command, shell_command, routes_command):
+                self.add_command(command)
+        self._loaded_plugin_commands = False
+
+    def _load_plugin_commands(self) -> None:
+        if self._loaded_plugin_commands:
+            return
+        from importlib.metadata import entry_points
+
+        for entry_point in entry_points(group="flask.commands"):
+            self.add_command(entry_point.load(), entry_point.name)
+        self._loaded_plugin_commands = True
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Find a command: built in, of a plugin, of the application.
+
+        The first two work without an application, or with one that fails to load. A plugin's replaces a built-in one.
+        """
+        self._load_plugin_commands()
+        command = super().get_command(ctx, name)
+        if command is not None:
+            return command
+        try:
+            app = ctx.ensure_object(ScriptInfo).load_app()
+        except NoAppException as error:
+            click.secho(f"Error: {error.format_message()}\n", err=True, fg="red")
+            return None
+        if not current_app or current_app._get_current_object() is not app:  # type: ignore[attr-defined]
+            ctx.with_resource(app.app_context())
+        return app.cli.get_command(ctx, name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all commands; an application that fails to load is reported, and the others are listed."""
+        self._load_plugin_commands()
+        names = {*super().list_commands(ctx)}
+        try:
+            names.update(ctx.ensure_object(ScriptInfo).load_app().cli.list_commands(ctx))
+        except NoAppException as error:
+            click.secho(f"Error: {error.format_message()}\n", err=True, fg="red")
+        except Exception:
+            click.secho(f"{traceback.format_exc()}\n", err=True, fg="red")
+        return sorted(names)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Make the context in which commands run, with a `ScriptInfo` as its object."""
+        # A module that calls `app.run()` when imported must not serve while a command imports it.
+        os.environ["FLASK_RUN_FROM_CLI"] = "true"
+        if "obj" not in extra and "obj" not in self.context_settings:
+            extra["obj"] = ScriptInfo(
+                create_app=self.create_app,
+                set_debug_flag=self.set_debug_flag,
+                load_dotenv_defaults=self.load_dotenv,
+            )
+        return super().make_context(info_name, args, parent=parent, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options, those that find the application before help is printed."""
+        wants_help = len(args) == 1 and args[0] in self.get_help_option_names(ctx)
+        if wants_help or (not args and self.no_args_is_help):
+            # Help ends the parsing before values from the environment are looked at.
+            for option in (_as_flask_option, _env_file_option, _app_option):
+                if option in self.params:
+                    option.handle_parse_result(ctx, {}, [])
+        return super().parse_args(ctx, args)
+
+
+# The environment.
+
+
+def _has_dotenv() -> bool:
+    try:
+        import dotenv  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def load_dotenv(path: str | os.PathLike[str] | None = None, load_defaults: bool = True) -> bool:
+    """Set environment variables from dotenv files.
+
+    The file of `path` wins over `.env`, which wins over `.flaskenv`; a variable that is set already stays. Without
+    `python-dotenv` nothing is loaded.
+
+    Args:
+        path: A file.
+        load_defaults: Look for `.flaskenv` and `.env`, in the working directory and above.
+
+    Returns:
+        Whether a file had variables.
+
+    Implements: flask.cli.load_dotenv (3.1).
+    """
+    if not _has_dotenv():
+        if path or os.path.isfile(".env") or os.path.isfile(".flaskenv"):
+            click.secho(
+                " * Tip: There are .env files present. Install python-dotenv to use them.", fg="yellow", err=True
+            )
+        return False
+    import dotenv
+
+    files = [dotenv.find_dotenv(name, usecwd=True) for name in (".flaskenv", ".env")] if load_defaults else []
+    if path is not None and os.path.isfile(path):
+        files.append(os.fspath(path))
+    variables: dict[str, str | None] = {}
+    for file in filter(None, files):
+        variables |= dotenv.dotenv_values(file, encoding="utf-8")
+    for key, value in variables.items():
+        if value is not None:
+            os.environ.setdefault(key, value)
+    return bool(variables)
+
+
+# Types of options.
+
+
+class CertParamType(click.ParamType):
+    """The value of `--cert`: a file, `adhoc`, or the dotted name of an `ssl.SSLContext`."""
+
+    name = "path"
+
+    def __init__(self) -> None:
+        self.path_type = click.Path(exists=True, dir_okay=False, resolve_path=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the file's path, `"adhoc"`, or the context."""
+        try:
+            import ssl
+        except ImportError:
+            raise click.BadParameter(
+                'Using "--cert" requires Python to be compiled with SSL support.', ctx, param
+            ) from None
+        try:
+            return self.path_type(value, param, ctx)
+        except click.BadParameter:
+            name = click.STRING(value, param, ctx)
+            if name.lower() == "adhoc":
+                try:
+                    import cryptography  # noqa: F401
+                except ImportError:
+                    raise click.BadParameter(
+                        "Using ad-hoc certificates requires the cryptography library.", ctx, param
+                    ) from None
+                return "adhoc"
+            from .werkzeug.utils import import_string
+
+            context = import_string(name, silent=True)
+            if isinstance(context, ssl.SSLContext):
+                return context
+            raise
+
+
+def _validate_key(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Pair the key with its certificate; only a certificate's file has one."""
+    cert = ctx.params.get("cert")
+    if value is None:
+        if isinstance(cert, str) and cert != "adhoc":
+            raise click.BadParameter('Required when using "--cert".', ctx, param)
+    elif cert == "adhoc":
+        raise click.BadParameter('When "--cert" is "adhoc", "--key" is not used.', ctx, param)
+    elif not cert:
+        raise click.BadParameter('"--cert" must also be specified.', ctx, param)
+    elif not isinstance(cert, str):
+        raise click.BadParameter('When "--cert" is an SSLContext object, "--key" is not used.', ctx, param)
+    else:
+        ctx.params["cert"] = cert, value
+    return value
+
+
+class SeparatedPathType(click.Path):
+    """Several paths in one value, separated as in `PATH`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the list of paths."""
+        convert = super().convert
+        return [convert(item, param, ctx) for item in self.split_envvar_value(value)]
+
+
+# The commands.
+
+
+def show_server_banner(debug: bool, app_import_path: str | None) -> None:
+    """Say what is served, unless the reloader has said so."""
+    from .werkzeug.serving import is_running_from_reloader
+
+    if is_running_from_reloader():
+        return
+    if app_import_path is not None:
+        click.echo(f" * Serving Flask app '{app_import_path}'")
+    if debug is not None:
+        click.echo(f" * Debug mode: {'on' if debug else 'off'}")
+
+
+@click.command("run", short_help="Serve the application.")
+@click.argument("app", metavar="[IMPORT]", required=False)
+@click.option("--host", "-h", default="127.0.0.1", help="The address to listen on.")
+@click.option("--port", "-p", default=5000, help="The port to listen on.")
+@click.option("--cert", type=CertParamType(), is_eager=True, help="The certificate's file, for HTTPS.")
+@click.option(
+    "--key",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    callback=_validate_key,
+    expose_value=False,
+    help="The file of the certificate's key.",
+)
+@click.option("--reload/--no-reload", default=None, help="Start again when code changes. On in debug mode.")
+@click.option("--debugger/--no-debugger", default=None, help="Show errors in the browser. On in debug mode.")
+@click.option("--with-threads/--without-threads", default=True, help="Run views at the same time.")
+@click.option(
+    "--extra-files",
+    type=SeparatedPathType(),
+    help=f"More files to start again for, separated by {os.pathsep!r}.",
+)
+@click.option(
+    "--exclude-patterns",
+    type=SeparatedPathType(),
+    help=f"Patterns of files not to start again for, separated by {os.pathsep!r}.",
+)
+@pass_script_info
+def run_command(
+    info: ScriptInfo,
+    app: str | None,
+    host: str,
+    port: int,
+    reload: bool | None,
+    debugger: bool | None,
+    with_threads: bool,
+    cert: Any,
+    extra_files: Iterable[str] | None,
+    exclude_patterns: Iterable[str] | None,
+) -> None:
+    """Serve the application that IMPORT, --app or FLASK_APP names.
+
+    With --debug, code is reloaded when it changes and errors are shown in the browser.
+    """
+    from .werkzeug.serving import is_running_from_reloader
+
+    if app is not None:
+        info.app_import_path, info.create_app = app, None
+    served: WSGIApplication
+    try:
+        served = info.load_app()
+    except Exception as error:
+        if not is_running_from_reloader():
+            raise
+        # The reloader waits for the next change; until then the browser shows what is wrong.
+        traceback.print_exc()
+        served = _failing_app(error)
+    debug = get_debug_flag()
+    use_reloader = debug if reload is None else reload
+    use_debugger = debug if debugger is None else debugger
+    show_server_banner(debug, info.app_import_path)
+    if cert is not None:
+        from .werkzeug.serving import run_simple
+
+        run_simple(
+            host,
+            port,
+            served,
+            use_reloader=use_reloader,
+            use_debugger=use_debugger,
+            threaded=with_threads,
+            ssl_context=cert,
+            extra_files=extra_files,
+            exclude_patterns=exclude_patterns,
+        )
+        return
+    from .serving import run
+
+    run(
+        served,
+        host,
+        port,
+        use_reloader=use_reloader,
+        use_debugger=use_debugger,
+        threads=None if with_threads else 1,
+        extra_files=extra_files,
+        exclude_patterns=exclude_patterns,
+    )
+
+
+run_command.params.insert(0, _debug_option)
+
+
+def _failing_app(error: Exception) -> WSGIApplication:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        raise error from None
+
+    return app
+
+
+@click.command("shell", short_help="Run a shell in the app context.")
+@with_appcontext
+def shell_command() -> None:
+    """Open a Python shell within the application's context.
+
+    Names that the application's shell context processors return are there from the start.
+    """
+    import code
+
+    names: dict[str, Any] = {}
+    startup = os.environ.get("PYTHONSTARTUP")
+    if startup and os.path.isfile(startup):
+        with open(startup) as file:
+            exec(compile(file.read(), startup, "exec"), names)
+    names.update(current_app.make_shell_context())
+    _complete_names(names)
+    banner = (
+        f"Python {sys.version} on {sys.platform}\n"
+        f"App: {current_app.import_name}\n"
+        f"Instance: {current_app.instance_path}"
+    )
+    code.interact(banner=banner, local=names)
+
+
+def _complete_names(names: dict[str, Any]) -> None:
+    """Let the Tab key complete the shell's names, not those of this command's main module."""
+    hook = getattr(sys, "__interactivehook__", None)
+    if hook is None:
+        return
+    try:
+        import readline
+        from rlcompleter import Completer
+    except ImportError:
+        pass
+    else:
+        readline.set_completer(Completer(names).complete)
+    hook()
+
+
+@click.command("routes", short_help="Show the routes for the app.")
+@click.option(
+    "--sort",
+    "-s",
+    type=click.Choice(("endpoint", "methods", "domain", "rule", "match")),
+    default="endpoint",
+    help="What to sort by. 'match' is the order in which the routes are tried.",
+)
+@click.option("--all-methods", is_flag=True, help="Show HEAD and OPTIONS, too.")
+@with_appcontext
+def routes_command(sort: str, all_methods: bool) -> None:
+    """List the routes with their endpoints and methods."""
+    rules = list(current_app.url_map.iter_rules())
+    if not rules:
+        click.echo("No routes were registered.")
+        return
+    hidden = set() if all_methods else {"HEAD", "OPTIONS"}
+    by_host = current_app.url_map.host_matching
+    domains = [(rule.host if by_host else rule.subdomain) or "" for rule in rules]
+    columns = {
+        "endpoint": ("Endpoint", [rule.endpoint for rule in rules]),
+        "methods": ("Methods", [", ".join(sorted((rule.methods or set()) - hidden)) for rule in rules]),
+        "domain": ("Host" if by_host else "Subdomain", domains),
+        "rule": ("Rule", [rule.rule for rule in rules]),
+    }
+    if not any(domains):
+        del columns["domain"]
+    rows = list(zip(*(cells for _, cells in columns.values()), strict=True))
+    if sort in columns:
+        rows.sort(key=lambda row: row[list(columns).index(sort)])
+    table = [tuple(heading for heading, _ in columns.values()), *rows]
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    table.insert(1, tuple("-" * width for width in widths))
+    for row in table:
+        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)))
+
+
+cli = FlaskGroup(
+    name="hipflask",
+    params=[_as_flask_option],
+    help=(
+        "Run Flask applications on Hipflask.\n\n"
+        "The application is named by '--app' or FLASK_APP, or is in 'wsgi.py' or 'app.py' in the working directory."
+    ),
+)
+
+
+def main() -> None:
+    """Run the command line; the console script `hipflask`."""
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

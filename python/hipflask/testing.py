@@ -1,0 +1,220 @@
+"""Clients and runners for tests of an application.
+
+`FlaskClient` sends requests to the application in this process, `FlaskCliRunner` runs its commands.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+from click.testing import CliRunner
+
+from .werkzeug import test as _test
+from .werkzeug.wrappers import Request as _BaseRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+    from wsgiref.types import WSGIEnvironment
+
+    from click.testing import Result
+
+    from .app import Flask
+    from .sessions import SessionMixin
+
+
+class EnvironBuilder(_test.EnvironBuilder):
+    """Builds the environ of a request, with an application's host, root and scheme.
+
+    Args:
+        app: Where the defaults come from: `SERVER_NAME`, `APPLICATION_ROOT`, `PREFERRED_URL_SCHEME`.
+        path: The path, or a whole URL.
+        base_url: Where the application is; instead of the defaults.
+        subdomain: Stands before `SERVER_NAME`.
+        url_scheme: Instead of `PREFERRED_URL_SCHEME`.
+        args: As of `hipflask.werkzeug.test.EnvironBuilder`.
+        kwargs: As of `hipflask.werkzeug.test.EnvironBuilder`.
+
+    Implements: flask.testing.EnvironBuilder (3.1).
+    """
+
+    def __init__(
+        self,
+        app: Flask,
+        path: str = "/",
+        base_url: str | None = None,
+        subdomain: str | None = None,
+        url_scheme: str | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        assert base_url is None or not (subdomain or url_scheme), (
+            'Cannot pass "subdomain" or "url_scheme" with "base_url".'
+        )
+        if base_url is None:
+            from urllib.parse import urlsplit
+
+            url = urlsplit(path)
+            host = app.config.get("SERVER_NAME") or "localhost"
+            if subdomain:
+                host = f"{subdomain}.{host}"
+            scheme = app.config["PREFERRED_URL_SCHEME"] if url_scheme is None else url_scheme
+            root = app.config["APPLICATION_ROOT"].lstrip("/")
+            base_url = f"{url.scheme or scheme}://{url.netloc or host}/{root}"
+            path = f"{url.path}?{url.query}" if url.query else url.path
+        self.app = app
+        super().__init__(path, base_url, *args, **kwargs)
+
+    def json_dumps(self, obj: Any, **kwargs: Any) -> str:
+        """Write the argument `json` as the application would."""
+        return self.app.json.dumps(obj, **kwargs)
+
+
+class FlaskClient(_test.Client):
+    """Sends requests to an application, without a server.
+
+    In a `with` block the context of the last request stays, so that a test can look at `request`, `session` and `g`.
+
+    Implements: flask.testing.FlaskClient (3.1).
+    """
+
+    application: Flask
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.preserve_context = False
+        self._new_contexts: list[AbstractContextManager[Any]] = []
+        self._context_stack = ExitStack()
+        #: Part of the environ of each request.
+        self.environ_base = {"REMOTE_ADDR": "127.0.0.1", "HTTP_USER_AGENT": _user_agent()}
+
+    @contextmanager
+    def session_transaction(self, *args: Any, **kwargs: Any) -> Iterator[SessionMixin]:
+        """Open the client's session; at the end of the `with` block it is saved.
+
+        Args:
+            args: As of `Flask.test_request_context`, for session interfaces that look at the request.
+            kwargs: As of `Flask.test_request_context`.
+
+        Raises:
+            TypeError: If the client keeps no cookies.
+            RuntimeError: If the session interface gives no session.
+        """
+        if self._cookies is None:
+            raise TypeError("Cookies are disabled. Create a client with 'use_cookies=True'.")
+        app = self.application
+        context = app.test_request_context(*args, **kwargs)
+        self._add_cookies_to_wsgi(context.request.environ)
+        with context:
+            session = app.session_interface.open_session(app, context.request)
+        if session is None:
+            raise RuntimeError("Session backend did not open a session.")
+        yield session
+        if app.session_interface.is_null_session(session):
+            return
+        response = app.response_class()
+        with context:
+            app.session_interface.save_session(app, session, response)
+        self._update_cookies_from_response(
+            context.request.host.partition(":")[0],
+            context.request.path,
+            response.headers.getlist("Set-Cookie"),
+        )
+
+    def _copy_environ(self, other: Mapping[str, Any]) -> WSGIEnvironment:
+        environ = {**self.environ_base, **other}
+        if self.preserve_context:
+            # The application calls this with each context instead of letting it go.
+            environ["werkzeug.debug.preserve_context"] = self._new_contexts.append
+        return environ
+
+    def _request_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _BaseRequest:
+        """Make the request from what `open` got: a builder, an environ, a request, or a builder's arguments."""
+        first = args[0] if args else None
+        if isinstance(first, _BaseRequest):
+            request = copy(first)
+            request.environ = self._copy_environ(request.environ)
+            return request
+        if isinstance(first, _test.EnvironBuilder):
+            builder = copy(first)
+            builder.environ_base = self._copy_environ(builder.environ_base or {})  # type: ignore[arg-type]
+            return builder.get_request()
+        if isinstance(first, dict):
+            return EnvironBuilder.from_environ(
+                first, app=self.application, environ_base=self._copy_environ({})
+            ).get_request()
+        kwargs["environ_base"] = self._copy_environ(kwargs.get("environ_base", {}))
+        builder = EnvironBuilder(self.application, *args, **kwargs)
+        try:
+            return builder.get_request()
+        finally:
+            builder.close()
+
+    def open(
+        self, *args: Any, buffered: bool = False, follow_redirects: bool = False, **kwargs: Any
+    ) -> _test.TestResponse:
+        """Send a request.
+
+        Args:
+            args: The arguments of `EnvironBuilder` without its application; or a builder, an environ or a request.
+            buffered: Read the whole body at once.
+            follow_redirects: Send further requests until one is not redirected.
+            kwargs: As `args`.
+        """
+        request = self._request_of(args, kwargs)
+        # The contexts of the request before end now, not when the block does.
+        self._context_stack.close()
+        response = super().open(request, buffered=buffered, follow_redirects=follow_redirects)
+        response.json_module = self.application.json  # type: ignore[assignment]
+        for context in self._new_contexts:
+            self._context_stack.enter_context(context)
+        self._new_contexts.clear()
+        return response
+
+    def __enter__(self) -> FlaskClient:
+        if self.preserve_context:
+            raise RuntimeError("Cannot nest client invocations")
+        self.preserve_context = True
+        return self
+
+    def __exit__(
+        self, exc_type: type | None, exc_value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.preserve_context = False
+        self._context_stack.close()
+
+
+def _user_agent() -> str:
+    from .alias import REFERENCE
+
+    return "/".join(REFERENCE["werkzeug"])
+
+
+class FlaskCliRunner(CliRunner):
+    """Runs an application's commands.
+
+    Implements: flask.testing.FlaskCliRunner (3.1).
+    """
+
+    def __init__(self, app: Flask, **kwargs: Any) -> None:
+        self.app = app
+        super().__init__(**kwargs)
+
+    def invoke(self, cli: Any = None, args: Any = None, **kwargs: Any) -> Result:  # type: ignore[override]
+        """Run a command in isolation.
+
+        Args:
+            cli: The command; by default the application's group.
+            args: The command line.
+            kwargs: As of `click.testing.CliRunner.invoke`. Without `obj`, commands find this application.
+        """
+        if cli is None:
+            cli = self.app.cli
+        if "obj" not in kwargs:
+            from .cli import ScriptInfo
+
+            kwargs["obj"] = ScriptInfo(create_app=lambda: self.app)
+        return super().invoke(cli, args, **kwargs)
