@@ -216,10 +216,7 @@ impl Decoder {
         if unended.is_some() {
             return text.len() - 1;
         }
-        match last_line(text, delimiter.len()) {
-            Some((start, line)) if delimiter.starts_with(line) => start,
-            _ => text.len(),
-        }
+        last_line(text, delimiter.len()).map_or(text.len(), |(start, _)| start)
     }
 }
 
@@ -326,7 +323,8 @@ fn part_headers<'py>(py: Python<'py>, block: &[u8]) -> PyResult<Bound<'py, Heade
 /// Implements: werkzeug.sansio.multipart.MultipartDecoder (3.1).
 #[pyclass(frozen, subclass, module = "hipflask.werkzeug.sansio.multipart")]
 struct MultipartDecoder {
-    decoder: Mutex<Decoder>,
+    // Boxed: the searcher holds vector registers, which want an alignment that Python's allocator does not give.
+    decoder: Mutex<Box<Decoder>>,
     #[pyo3(get)]
     boundary: Py<PyBytes>,
     #[pyo3(get)]
@@ -365,7 +363,7 @@ impl MultipartDecoder {
     #[pyo3(signature = (boundary, max_form_memory_size=None, *, max_parts=None))]
     fn new(boundary: Bound<'_, PyBytes>, max_form_memory_size: Option<u64>, max_parts: Option<u64>) -> Self {
         Self {
-            decoder: Mutex::new(Decoder::new(boundary.as_bytes())),
+            decoder: Mutex::new(Box::new(Decoder::new(boundary.as_bytes()))),
             boundary: boundary.unbind(),
             max_form_memory_size,
             max_parts,

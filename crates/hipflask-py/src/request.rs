@@ -8,12 +8,13 @@
 //! Implements: the request half of werkzeug.wrappers.Request (3.1) and flask.wrappers.Request (3.1).
 
 use std::ffi::{CStr, c_void};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use hipflask_http::query;
-use hipflask_server::BodyError;
+use hipflask_http::{RequestHead, query};
+use hipflask_server::{Address, Body, BodyError, ConnInfo};
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -423,6 +424,34 @@ pub(crate) fn from_engine<'py>(
     let made = made.cast_into::<RequestBase>()?;
     let _ = made.get().backing.set(Backing::Engine(Arc::new(Engine::new(request))));
     Ok(made)
+}
+
+/// A request object for the bytes of a request, as the engine would make it: for tests and benchmarks.
+///
+/// Args:
+///     cls: The request class.
+///     head: Request line and header fields, with the empty line at the end.
+///     body: The decoded body.
+///
+/// Raises:
+///     ValueError: If the head is malformed or incomplete.
+#[pyfunction]
+#[pyo3(signature = (cls, head, body=None))]
+fn _request_from_wire<'py>(
+    cls: &Bound<'py, PyType>,
+    head: &[u8],
+    body: Option<Vec<u8>>,
+) -> PyResult<Bound<'py, RequestBase>> {
+    let mut parsed = Box::new(RequestHead::new());
+    match parsed.parse(head, &hipflask_http::Limits::default()) {
+        Ok(Some(_)) => {}
+        Ok(None) => return Err(PyValueError::new_err("incomplete head")),
+        Err(error) => return Err(PyValueError::new_err(error.reason())),
+    }
+    let end = |port| Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
+    let conn = Arc::new(ConnInfo { peer: end(50_000), local: end(8000), secure: false });
+    let body = body.map_or(Body::Empty, Body::Buffered);
+    from_engine(cls.py(), cls, EngineRequest { head: parsed, body, conn })
 }
 
 /// The error for a body or field that is too large (413).
@@ -1030,5 +1059,5 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         };
         class.setattr(property.name.to_string_lossy().as_ref(), descriptor)?;
     }
-    Ok(())
+    module.add_function(wrap_pyfunction!(_request_from_wire, module)?)
 }
