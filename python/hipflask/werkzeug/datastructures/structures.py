@@ -347,6 +347,10 @@ class HeaderSet(MutableSet[str]):
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("_OrderedMultiDict", "_ImmutableOrderedMultiDict"):
+        from . import _ordered
+
+        return getattr(_ordered, name[1:])
     if name not in _DEPRECATED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
