@@ -510,7 +510,7 @@ fn dump_cookie(
 ) -> PyResult<String> {
     let domain = match domain {
         Some(domain) if !domain.is_empty() => Some(ascii_domain(py, domain)?),
-        _ => None,
+        domain => domain.map(str::to_owned),
     };
     let max_age = max_age.map(seconds).transpose()?;
     let expires = match (expires, &max_age) {
