@@ -45,7 +45,7 @@ class View:
         if cls.init_every_request:
 
             def view(**kwargs: Any) -> ft.ResponseReturnValue:
-                instance = view.view_class(*class_args, **class_kwargs)  # type: ignore[attr-defined]
+                instance = result.view_class(*class_args, **class_kwargs)
                 return current_app.ensure_sync(instance.dispatch_request)(**kwargs)  # type: ignore[no-any-return]
 
         else:

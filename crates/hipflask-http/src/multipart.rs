@@ -70,8 +70,8 @@ enum State {
     /// Before the first boundary.
     Preamble,
     Head,
-    /// Behind a head, at the line end (so many bytes) before the data, which may at once be a boundary's line end.
-    Start(usize),
+    /// Behind a head, at the line end before the data, which may at once be a boundary's line end.
+    Start,
     Data,
     /// Behind the last boundary, which has yet to be told.
     Last,
@@ -88,8 +88,8 @@ enum Step {
     Skip(usize),
     /// So many are a boundary.
     Boundary { end: usize, last: bool },
-    /// So many are a part's head, which reaches with its first line end up to `end`; then comes one more line end.
-    Head { text: usize, end: usize, line_end: usize },
+    /// So many are a part's head, which reaches with its line end up to `end`; then comes one more line end.
+    Head { text: usize, end: usize },
 }
 
 /// What follows a boundary's bytes.
@@ -189,7 +189,7 @@ impl Multipart {
                 }
                 Step::Data(count) | Step::Skip(count) => {
                     self.consume(count, input);
-                    if matches!(self.state, State::Start(_)) {
+                    if self.state == State::Start {
                         self.state = State::Data;
                     }
                 }
@@ -200,12 +200,12 @@ impl Multipart {
                         return Ok(Some(Event::PartEnd));
                     }
                 }
-                Step::Head { text, end, line_end } => {
+                Step::Head { text, end } => {
                     let head = if direct { input.get(..text) } else { self.carry.get(..text) };
                     let part = parse_head(head.unwrap_or_default())?;
                     self.consume(end, input);
                     self.begin(&part)?;
-                    self.state = State::Start(line_end);
+                    self.state = State::Start;
                     return Ok(Some(Event::Part(part)));
                 }
             }
@@ -249,7 +249,7 @@ impl Multipart {
         match self.state {
             State::Preamble => self.seek(window, false),
             State::Data => self.seek(window, true),
-            State::Start(line_end) => self.start(window, line_end),
+            State::Start => self.start(window),
             State::Head => self.head(window),
             State::Last | State::Epilogue => Ok(Step::Need),
         }
@@ -320,7 +320,12 @@ impl Multipart {
     }
 
     /// The beginning of a part's data: its line end, or a boundary that shares that line end.
-    fn start(&self, window: &[u8], line_end: usize) -> Result<Step, Error> {
+    fn start(&self, window: &[u8]) -> Result<Step, Error> {
+        let line_end = match window {
+            [] | [b'\r'] => return Ok(Step::Need),
+            [b'\r', b'\n', ..] => 2,
+            _ => 1,
+        };
         let delimiter = self.delimiter.needle();
         let Some(data) = window.get(line_end..) else { return Ok(Step::Need) };
         if data.len() < delimiter.len() && delimiter.starts_with(data) {
@@ -346,7 +351,7 @@ impl Multipart {
             if at > self.limits.part_head {
                 break;
             }
-            return Ok(Step::Head { text: at, end: at + line_end, line_end });
+            return Ok(Step::Head { text: at, end: at + line_end });
         }
         // Up to four bytes of the blank line are not counted.
         if window.len() > self.limits.part_head.saturating_add(4) {

@@ -49,6 +49,8 @@ const STACK: usize = 8 << 20;
 pub(crate) struct Engine<H: Handler> {
     handler: Arc<H>,
     config: Config,
+    /// The limits of heads. A body's length is judged when its route is known.
+    head_limits: Limits,
     pool: Pool<H::Ticket>,
     seat: Arc<Seat<Reactor<H::Ticket>>>,
     /// Connections on their way back from workers.
@@ -102,6 +104,7 @@ impl<H: Handler> Engine<H> {
             handler,
             pool: Pool::new(config.threads, config.queue),
             grace: Mutex::new(config.grace),
+            head_limits: Limits { body: u64::MAX, ..config.limits.clone() },
             config,
             seat,
             inbox: Mutex::new(Vec::new()),
@@ -381,7 +384,7 @@ impl<H: Handler> Engine<H> {
     }
 
     fn parse(self: &Arc<Self>, lead: Helm<H>, mut conn: Link<H>, here: &mut Here<H>) -> Flow<H> {
-        match conn.parse(&self.config.limits) {
+        match conn.parse(&self.head_limits) {
             Ok(Some(head)) => self.request(lead, conn, head, here),
             Ok(None) => Flow::On(lead, conn),
             Err(error) => {

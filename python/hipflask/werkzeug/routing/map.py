@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from .rules import Rule, RuleFactory
 
 
+def _warn_of_host(text: str) -> None:
+    """Warn at the place that called `bind_to_environ`. Filters written for Flask call our app's module `flask.app`."""
+    import sys
+    import warnings
+
+    caller = sys._getframe(2)
+    module = str(caller.f_globals.get("__name__", "")).removeprefix("hip")
+    warnings.warn_explicit(text, UserWarning, caller.f_code.co_filename, caller.f_lineno, module=module)
+
+
 class Map(_core.MapBase):
     """All rules of an application.
 
@@ -175,11 +185,8 @@ class Map(_core.MapBase):
             if labels[-len(known) :] == known:
                 subdomain = ".".join(filter(None, labels[: -len(known)]))
             else:
-                import warnings
-
-                warnings.warn(
-                    f"Current server name {host!r} doesn't match configured server name {server_name!r}",
-                    stacklevel=2,
+                _warn_of_host(
+                    f"Current server name {host!r} doesn't match configured server name {server_name!r}"
                 )
                 subdomain = "<invalid>"
         script_name, path_info, query_args = (
