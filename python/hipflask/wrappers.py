@@ -88,12 +88,7 @@ class Request(RequestBase):
     def _load_form_data(self) -> None:
         super()._load_form_data()
         # A developer who forgot the form's enctype is told so when looking for the missing file.
-        if (
-            current_app
-            and current_app.debug
-            and self.mimetype != "multipart/form-data"
-            and not self.files
-        ):
+        if current_app and current_app.debug and self.mimetype != "multipart/form-data" and not self.files:
             from .debughelpers import attach_enctype_error_multidict
 
             attach_enctype_error_multidict(self)

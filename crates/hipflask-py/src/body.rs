@@ -107,7 +107,8 @@ impl InputStream {
         if self.closed.load(Ordering::Relaxed) {
             return Err(PyValueError::new_err("I/O operation on closed file."));
         }
-        let allowed = self.limit.map_or(u64::MAX, |limit| limit - self.read.load(Ordering::Relaxed).min(limit));
+        let allowed =
+            self.limit.map_or(u64::MAX, |limit| limit - self.read.load(Ordering::Relaxed).min(limit));
         // One byte more than allowed tells a body that ends at the limit from one that goes on.
         let ceiling = usize::try_from(allowed.saturating_add(1)).unwrap_or(usize::MAX);
         let most = match *want {

@@ -13,8 +13,8 @@ use std::sync::{Mutex, PoisonError};
 use hipflask_http::query;
 use memchr::memmem::Finder;
 use pyo3::exceptions::PyValueError;
-use pyo3::prelude::*;
 use pyo3::intern;
+use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::sync::{MutexExt, PyOnceLock};
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyString};
@@ -32,6 +32,7 @@ use crate::headers::Headers;
 /// Raises:
 ///     ValueError: If the text itself is not UTF-8.
 #[pyfunction]
+#[allow(clippy::needless_pass_by_value, reason = "an argument of a Python function")]
 fn parse_urlencoded<'py>(py: Python<'py>, data: PyBackedBytes) -> PyResult<Bound<'py, PyList>> {
     let list = PyList::empty(py);
     for pair in query::parse_pairs(&data).map_err(|error| PyValueError::new_err(error.to_string()))? {
@@ -138,8 +139,7 @@ impl Decoder {
             let last = after.starts_with(b"--");
             let blank = if last { 2 } else { 0 };
             let rest = after.get(blank..).unwrap_or_default();
-            let space =
-                rest.iter().position(|&byte| !is_blank(byte)).unwrap_or(rest.len());
+            let space = rest.iter().position(|&byte| !is_blank(byte)).unwrap_or(rest.len());
             let rest = rest.get(space..).unwrap_or_default();
             let end = after_name + blank + space;
             match line_break(rest) {
@@ -303,7 +303,8 @@ fn strip(text: &str) -> &str {
 fn part_headers<'py>(py: Python<'py>, block: &[u8]) -> PyResult<Bound<'py, Headers>> {
     let mut pairs = Vec::new();
     for line in header_lines(block) {
-        let line = std::str::from_utf8(&line).map_err(|_| PyValueError::new_err("Part header is not UTF-8"))?;
+        let line =
+            std::str::from_utf8(&line).map_err(|_| PyValueError::new_err("Part header is not UTF-8"))?;
         let line = strip(line);
         if !line.is_empty() {
             let (name, value) = line.split_once(':').unwrap_or((line, ""));
@@ -401,16 +402,12 @@ impl MultipartDecoder {
         let events = events(py)?;
         match found.map_err(PyValueError::new_err)? {
             Found::NeedData => events.getattr(intern!(py, "NEED_DATA")),
-            Found::Preamble(data) => {
-                events.call_method1(intern!(py, "Preamble"), (PyBytes::new(py, &data),))
-            }
+            Found::Preamble(data) => events.call_method1(intern!(py, "Preamble"), (PyBytes::new(py, &data),)),
             Found::Part(block) => self.part(py, &block),
             Found::Data(data, more) => {
                 events.call_method1(intern!(py, "Data"), (PyBytes::new(py, &data), more))
             }
-            Found::Epilogue(data) => {
-                events.call_method1(intern!(py, "Epilogue"), (PyBytes::new(py, &data),))
-            }
+            Found::Epilogue(data) => events.call_method1(intern!(py, "Epilogue"), (PyBytes::new(py, &data),)),
         }
     }
 

@@ -72,6 +72,7 @@ macro_rules! properties {
     ($($index:ident $kind:ident $name:literal $compute:path, $doc:literal;)*) => {
         /// An attribute's place in the table and among the slots.
         #[derive(Clone, Copy)]
+        #[allow(dead_code, reason = "the table names every attribute; code refers to some of them")]
         #[repr(usize)]
         enum At { $($index),* }
 
@@ -382,14 +383,16 @@ impl RequestBase {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        for slot in self.slots.iter().chain([&self.cached_data, &self.cached_json, &self.cached_silent_json]) {
+        for slot in self.slots.iter().chain([&self.cached_data, &self.cached_json, &self.cached_silent_json])
+        {
             slot.traverse(&visit)?;
         }
         Ok(())
     }
 
     fn __clear__(&self) {
-        for slot in self.slots.iter().chain([&self.cached_data, &self.cached_json, &self.cached_silent_json]) {
+        for slot in self.slots.iter().chain([&self.cached_data, &self.cached_json, &self.cached_silent_json])
+        {
             slot.clear();
         }
     }
@@ -480,6 +483,8 @@ fn http_error(py: Python<'_>, name: &str) -> PyErr {
 }
 
 type Value<'py> = PyResult<Bound<'py, PyAny>>;
+/// A stream that was read, and the fields and files that were in it.
+type Parsed<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
 type This<'a, 'py> = &'a Bound<'py, PyAny>;
 
 fn unknown(name: &str) -> PyErr {
@@ -502,7 +507,8 @@ fn text_at<'py>(
 }
 
 fn upper<'py>(text: &Bound<'py, PyString>) -> Value<'py> {
-    if text.to_str().is_ok_and(|text| text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_lowercase())) {
+    if text.to_str().is_ok_and(|text| text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_lowercase()))
+    {
         return Ok(text.clone().into_any());
     }
     text.call_method0(intern!(text.py(), "upper"))
@@ -683,10 +689,13 @@ fn plain_url(
     let host = host.cast::<PyString>().ok()?.to_str().ok()?;
     let (name, port) = host.split_once(':').unwrap_or((host, "1"));
     let name_is_plain = !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte))
         && !name.contains("xn--");
     let port_is_plain = !port.starts_with('0') && port.bytes().all(|byte| byte.is_ascii_digit());
-    if !name_is_plain || !port_is_plain || port.parse::<u16>().is_err() || !matches!(scheme, "http" | "https") {
+    if !name_is_plain || !port_is_plain || port.parse::<u16>().is_err() || !matches!(scheme, "http" | "https")
+    {
         return None;
     }
     let mut url = format!("{scheme}://{host}/");
@@ -844,9 +853,7 @@ fn files<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {
 }
 
 /// An urlencoded form parsed without a parser object, where nobody has replaced the parser.
-fn urlencoded<'py>(
-    slf: This<'_, 'py>,
-) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
+fn urlencoded<'py>(slf: This<'_, 'py>) -> PyResult<Option<Parsed<'py>>> {
     let py = slf.py();
     let mimetype = slf.getattr(intern!(py, "mimetype"))?;
     if mimetype.extract::<&str>().ok() != Some("application/x-www-form-urlencoded") || !has_own_parser(slf)? {

@@ -120,7 +120,9 @@ impl ResponseBase {
                 static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
                 let phrases = import(py, &MODULE, "hipflask.werkzeug.http")?.getattr("HTTP_STATUS_CODES")?;
                 match phrases.get_item(code) {
-                    Ok(phrase) => PyString::new(py, &format!("{code} {}", phrase.str()?.to_str()?.to_uppercase())),
+                    Ok(phrase) => {
+                        PyString::new(py, &format!("{code} {}", phrase.str()?.to_str()?.to_uppercase()))
+                    }
                     Err(error) if error.is_instance_of::<PyKeyError>(py) => {
                         PyString::new(py, &format!("{code} UNKNOWN"))
                     }
@@ -164,7 +166,9 @@ impl ResponseBase {
     fn iterable<'py>(&self, slf: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let body = self.body.get(slf);
-        if !self.single.load(Ordering::Relaxed) && let Some(body) = body {
+        if !self.single.load(Ordering::Relaxed)
+            && let Some(body) = body
+        {
             return Ok(body);
         }
         let list = PyList::new(py, body)?.into_any();
@@ -224,7 +228,10 @@ fn has_line_break(text: &Bound<'_, PyString>) -> bool {
 #[pymethods]
 impl ResponseBase {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(
+        signature = (*_args, **_kwargs),
+        text_signature = "(response=None, status=None, headers=None, mimetype=None, content_type=None, direct_passthrough=False)"
+    )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
             code: AtomicI64::new(200),

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
 
-from hipflask._core import MultiDict, parse_urlencoded
+from hipflask._core import parse_urlencoded
+
+from .datastructures import MultiDict
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
     from collections.abc import Callable
+
+    from _typeshed.wsgi import WSGIEnvironment
 
     from .datastructures import FileStorage, Headers
     from .sansio.multipart import Field, File
@@ -52,7 +55,7 @@ def default_stream_factory(
     """
     from tempfile import SpooledTemporaryFile
 
-    return SpooledTemporaryFile(max_size=_SPOOL_ABOVE, mode="rb+")  # type: ignore[return-value]
+    return SpooledTemporaryFile(max_size=_SPOOL_ABOVE, mode="rb+")
 
 
 def parse_form_data(
@@ -208,7 +211,7 @@ class MultiPartParser:
         if content_type:
             from .http import parse_options_header
 
-            charset = parse_options_header(content_type)[1].get("charset", "").lower()
+            charset: str = parse_options_header(content_type)[1].get("charset", "").lower()
             if charset in _PART_CHARSETS:
                 return charset
         return "utf-8"

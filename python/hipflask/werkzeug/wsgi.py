@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from hipflask._core import InputStream
 
@@ -15,16 +15,17 @@ from .sansio import utils as _sansio_utils
 from .sansio.utils import host_is_trusted as host_is_trusted
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
     from collections.abc import Callable, Iterable, Iterator
+
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 
 def responder(f: Callable[..., WSGIApplication]) -> WSGIApplication:
     """Make a WSGI application of a function that returns one.
 
     Args:
-        f: Called with environ and start_response (and whatever stands before them); its result is called as the
-            application.
+        f: Called with environ and start_response (and whatever stands before them); its result is called as
+            the application.
     """
 
     @functools.wraps(f)
@@ -109,7 +110,7 @@ def get_input_stream(
 
     Args:
         environ: The request's environ.
-        safe_fallback: Give an empty stream where the length is unknown and the server does not end the stream.
+        safe_fallback: Give an empty stream where neither a length nor the server tells the end.
         max_content_length: Most bytes that may be read.
 
     Raises:
@@ -124,10 +125,12 @@ def get_input_stream(
     if "wsgi.input_terminated" in environ:
         if isinstance(stream, InputStream):
             # The engine's own stream counts and tells a broken body from an ended one by itself.
-            return stream.guarded(max_content_length)
-        return stream if max_content_length is None else LimitedStream(stream, max_content_length, is_max=True)
+            return cast("IO[bytes]", stream.guarded(max_content_length))
+        if max_content_length is None:
+            return stream
+        return cast("IO[bytes]", LimitedStream(stream, max_content_length, is_max=True))
     if length is not None:
-        return LimitedStream(stream, length)
+        return cast("IO[bytes]", LimitedStream(stream, length))
     return io.BytesIO() if safe_fallback else stream
 
 
@@ -226,8 +229,8 @@ class FileWrapper:
 class _RangeWrapper:
     """The bytes of an iterable from ``start_byte`` on, ``byte_range`` of them (or all that follow).
 
-    Seeks where the iterable can; otherwise reads and drops what stands before the range. Pieces stay as large as
-    the iterable makes them.
+    Seeks where the iterable can; otherwise reads and drops what stands before the range. Pieces stay as large
+    as the iterable makes them.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Multipart messages as events: bytes in, events out, and back.
 
-The decoder is native. It accepts a lone LF or CR as a line break, as browsers' and scripts' bodies need, holds no more
-than one chunk beyond what it cannot yet decide on, and takes time linear in the body's length.
+The decoder is native. It accepts a lone LF or CR as a line break, which some clients send, holds no more than
+one chunk beyond what it cannot yet decide on, and takes time linear in the length of the body.
 
 Implements: RFC 7578, RFC 2046 §5.1; werkzeug.sansio.multipart (3.1).
 """
@@ -117,5 +117,7 @@ class MultipartEncoder:
         lines = [f'Content-Disposition: form-data; name="{event.name}"']
         if isinstance(event, File):
             lines[0] += f'; filename="{event.filename}"'
-        lines += [f"{name}: {value}" for name, value in event.headers if name.lower() != "content-disposition"]
+        lines += [
+            f"{name}: {value}" for name, value in event.headers if name.lower() != "content-disposition"
+        ]
         return b"\r\n--" + self.boundary + b"\r\n" + "".join(f"{line}\r\n" for line in lines).encode()

@@ -134,7 +134,9 @@ class Request(RequestBase):
     max_forwards = header_property[int](
         "Max-Forwards", None, int, doc="How many more proxies a TRACE or OPTIONS may pass.", read_only=True
     )
-    origin = header_property[str]("Origin", doc="The origin of the page that sends the request.", read_only=True)
+    origin = header_property[str](
+        "Origin", doc="The origin of the page that sends the request.", read_only=True
+    )
     access_control_request_headers = header_property["HeaderSet"](
         "Access-Control-Request-Headers",
         load_func=_parse_set_header,

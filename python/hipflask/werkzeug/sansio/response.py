@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         ResponseCacheControl,
         WWWAuthenticate,
     )
-    from ..http import COEP, COOP
 
 
 def _http(name: str) -> Callable[..., Any]:

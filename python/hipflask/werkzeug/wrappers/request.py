@@ -14,10 +14,10 @@ from ..sansio.request import Request as _SansIORequest
 from ..utils import environ_property
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
     from typing_extensions import Self
 
     from ..exceptions import HTTPException
@@ -38,7 +38,7 @@ class Request(_SansIORequest):
     """Most bytes of body; more is answered with 413."""
 
     max_form_memory_size: int | None = 500_000
-    """Most bytes of one form field that is not a file, or of an urlencoded form; more is answered with 413."""
+    """Most bytes of one form field that is not a file, or of an urlencoded form; more is a 413."""
 
     max_form_parts: int | None = 1000
     """Most parts of a multipart form; more are answered with 413."""
@@ -49,7 +49,9 @@ class Request(_SansIORequest):
     json_module: Any = json
     """What ``get_json`` calls ``loads`` of."""
 
-    def __init__(self, environ: WSGIEnvironment, populate_request: bool = True, shallow: bool = False) -> None:
+    def __init__(
+        self, environ: WSGIEnvironment, populate_request: bool = True, shallow: bool = False
+    ) -> None:
         self._bind_environ(environ, shallow)
         if populate_request and not shallow:
             environ["werkzeug.request"] = self

@@ -14,10 +14,10 @@ from ..sansio.response import Response as _SansIOResponse
 from ..utils import cached_property
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from collections.abc import Iterable, Iterator
     from types import TracebackType
 
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from typing_extensions import Self
 
     from .request import Request
@@ -32,7 +32,8 @@ class Response(_SansIOResponse):
         headers: The header fields.
         mimetype: The media type; a charset is added to text.
         content_type: The media type with its parameters, as it is.
-        direct_passthrough: Hand the iterable to the server as it is, as for :func:`~hipflask.werkzeug.wsgi.wrap_file`.
+        direct_passthrough: Hand the iterable to the server as it is: for what
+            :func:`~hipflask.werkzeug.wsgi.wrap_file` makes.
 
     Implements: werkzeug.wrappers.Response (3.1).
     """
@@ -120,7 +121,8 @@ class Response(_SansIOResponse):
             )
         if not self.implicit_sequence_conversion:
             raise RuntimeError(
-                "The response needs its body as a sequence, and implicit conversion is off: call make_sequence()."
+                "The response needs its body as a sequence, and implicit conversion is off:"
+                " call make_sequence()."
             )
         self.make_sequence()
 
@@ -238,9 +240,9 @@ class Response(_SansIOResponse):
         headers = self.headers
         if "date" not in headers:
             headers["Date"] = http_date()
-        if not self._process_range_request(environ, complete_length, accept_ranges) and not is_resource_modified(
-            environ, headers.get("etag"), None, headers.get("last-modified")
-        ):
+        if not self._process_range_request(
+            environ, complete_length, accept_ranges
+        ) and not is_resource_modified(environ, headers.get("etag"), None, headers.get("last-modified")):
             self.status_code = 412 if parse_etags(environ.get("HTTP_IF_MATCH")) else 304
         if self.automatically_set_content_length and "content-length" not in headers:
             length = self.calculate_content_length()
