@@ -239,7 +239,7 @@ def test_importing_the_alias_is_cheap():
         """
         import sys
         import hipflask.alias
-        print(sorted({"importlib.metadata", "email", "json", "click", "jinja2", "pathlib"} & sys.modules.keys()))
+        print(sorted({"importlib.metadata", "email", "json", "click", "jinja2"} & sys.modules.keys()))
         """,
         "-S",
         PYTHONPATH=str(Path(__file__).parent.parent / "python"),
