@@ -3,25 +3,48 @@
 //! A [`Root`] is opened once; what is below it is found by the kernel with `RESOLVE_BENEATH`, which no `..`, link or
 //! race can leave. Opening is done by the leader and may touch the disk: a root belongs on a local file system.
 
+use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::fs::{File, Metadata};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hipflask_http::RequestHead;
+use hipflask_http::conditional::{self, Outcome, Validators};
+use hipflask_http::range::{self, Ranges};
+use hipflask_http::{RequestHead, date};
 
+use crate::body::{BodyError, BodySource};
+use crate::media;
 use crate::reply::Reply;
 use crate::sys;
 
+/// How much of a file is read at once for a response in parts.
+const PIECE: usize = 64 * 1024;
+const UNSATISFIABLE: &[u8] =
+    b"<!doctype html>\n<html lang=en>\n<title>416 Requested Range Not Satisfiable</title>\n\
+<h1>Requested Range Not Satisfiable</h1>\n<p>The server cannot provide the requested range.</p>\n";
+
 /// How files below a root are described to the client.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct FileOptions {
     /// Seconds for which the file may be used without asking; `None` is `Cache-Control: no-cache`.
     pub max_age: Option<u32>,
+    /// Say `Content-Disposition: inline` with the file's name, as Flask does. Names outside ASCII are then left to the
+    /// application: [`Root::find`] does not find them.
+    pub tell_name: bool,
+    /// Media types by extension (lower case, without the dot), in the place of the built-in table.
+    pub types: Option<Arc<HashMap<String, String>>>,
+}
+
+impl Default for FileOptions {
+    fn default() -> FileOptions {
+        FileOptions { max_age: None, tell_name: true, types: None }
+    }
 }
 
 /// A directory whose files may be sent.
@@ -59,7 +82,9 @@ impl Root {
     /// Finds a regular file by its decoded path below the root. `None` is a 404: no such file, a directory, a path that
     /// would leave the root or that is not written plainly (`.`, `..`, empty parts, NUL).
     pub fn find(&self, relative: &[u8]) -> Option<FileReply> {
-        if !relative.split(|byte| *byte == b'/').all(is_plain) {
+        if !relative.split(|byte| *byte == b'/').all(is_plain)
+            || (self.options.tell_name && !relative.is_ascii())
+        {
             return None;
         }
         let name = CString::new(relative).ok()?;
@@ -109,9 +134,207 @@ impl FileReply {
 impl FileReply {
     /// Writes the response to a request for this file.
     pub(crate) fn answer(self, head: &RequestHead, reply: &mut Reply<'_>) {
-        let _ = (head, &self.modified, &self.path, &self.options);
-        reply.start(200, None);
-        reply.file(self.file, 0, self.size);
+        let etag = self.etag();
+        let validators = Validators { etag: Some(etag.as_bytes()), modified: Some(self.modified.0) };
+        let now = reply.seconds();
+        match conditional::evaluate(head, &validators, now) {
+            Outcome::NotModified => {
+                self.describe(reply, 304, &etag, false);
+                return reply.body(b"");
+            }
+            Outcome::Failed => {
+                self.describe(reply, 412, &etag, true);
+                return reply.file(self.file, 0, self.size);
+            }
+            Outcome::Proceed => {}
+        }
+        let ranges = match head.field(b"range") {
+            Some(field) if conditional::range_applies(head, &validators, now) => {
+                range::parse(field, self.size)
+            }
+            _ => Ranges::Ignored,
+        };
+        match ranges {
+            Ranges::Ignored => {
+                self.describe(reply, 200, &etag, true);
+                reply.file(self.file, 0, self.size);
+            }
+            Ranges::Malformed | Ranges::Unsatisfiable => {
+                reply.start(416, Some("REQUESTED RANGE NOT SATISFIABLE"));
+                add(reply, b"Content-Type", b"text/html; charset=utf-8");
+                add(reply, b"Content-Range", range::unsatisfied_range(self.size).as_bytes());
+                reply.body(UNSATISFIABLE);
+            }
+            Ranges::Parts(parts) => match parts.as_slice() {
+                [part] => {
+                    self.describe(reply, 206, &etag, true);
+                    add(reply, b"Accept-Ranges", b"bytes");
+                    add(reply, b"Content-Range", range::content_range(part, self.size).as_bytes());
+                    reply.file(self.file, part.start, part.end - part.start);
+                }
+                parts => self.send_parts(reply, &etag, parts),
+            },
+        }
+    }
+
+    /// Answers with several ranges (RFC 9110 §14.6).
+    fn send_parts(self, reply: &mut Reply<'_>, etag: &str, parts: &[Range<u64>]) {
+        // Two hashes of what tells this file from others: a client's file can contain it only by design of its owner.
+        let boundary =
+            format!("{:08x}{:016x}", adler32(&self.path), self.modified.1.unsigned_abs() ^ self.size);
+        let content_type = self.content_type();
+        let mut segments = VecDeque::new();
+        for part in parts {
+            let head = range::part_head(&boundary, &content_type, part, self.size);
+            segments.push_back(Segment::Text(head.into_bytes()));
+            segments.push_back(Segment::File(part.clone()));
+        }
+        segments.push_back(Segment::Text(range::last_boundary(&boundary).into_bytes()));
+        let length = segments.iter().map(Segment::length).sum();
+        reply.start(206, None);
+        self.describe_fields(reply, etag, false);
+        add(reply, b"Content-Type", format!("multipart/byteranges; boundary={boundary}").as_bytes());
+        if let Some(modified) = self.last_modified() {
+            add(reply, b"Last-Modified", &modified);
+        }
+        add(reply, b"Accept-Ranges", b"bytes");
+        reply.stream(Box::new(Parts { file: self.file, segments }), Some(length));
+    }
+
+    /// `"mtime-size-adler32(path)"`, with the time as Python writes a float.
+    fn etag(&self) -> String {
+        let seconds = self.modified.0 as f64 + 1e-9 * self.modified.1 as f64;
+        format!("\"{seconds:?}-{}-{}\"", self.size, adler32(&self.path))
+    }
+
+    fn last_modified(&self) -> Option<[u8; 29]> {
+        (self.modified.0 >= 0).then(|| date::format(self.modified.0))
+    }
+
+    /// The last component of the path.
+    fn name(&self) -> &[u8] {
+        self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+    }
+
+    fn content_type(&self) -> String {
+        let name = String::from_utf8_lossy(self.name());
+        let media =
+            media::guess(&name, self.options.types.as_deref()).0.unwrap_or("application/octet-stream");
+        if media::is_text(media) { format!("{media}; charset=utf-8") } else { media.to_owned() }
+    }
+
+    /// Status line and fields; those that describe the content only where there is some.
+    fn describe(&self, reply: &mut Reply<'_>, status: u16, etag: &str, content: bool) {
+        reply.start(status, None);
+        self.describe_fields(reply, etag, content);
+        if content {
+            add(reply, b"Content-Type", self.content_type().as_bytes());
+            if let Some(modified) = self.last_modified() {
+                add(reply, b"Last-Modified", &modified);
+            }
+        }
+    }
+
+    fn describe_fields(&self, reply: &mut Reply<'_>, etag: &str, content: bool) {
+        let name = String::from_utf8_lossy(self.name());
+        if let Some(coding) = media::guess(&name, self.options.types.as_deref()).1.filter(|_| content) {
+            add(reply, b"Content-Encoding", coding.as_bytes());
+        }
+        if self.options.tell_name {
+            add(reply, b"Content-Disposition", &disposition(self.name()));
+        }
+        match self.options.max_age {
+            None => add(reply, b"Cache-Control", b"no-cache"),
+            Some(age) => {
+                let public = if age > 0 { "public" } else { "no-cache" };
+                add(reply, b"Cache-Control", format!("{public}, max-age={age}").as_bytes());
+                add(reply, b"Expires", &date::format(reply.seconds().saturating_add(i64::from(age))));
+            }
+        }
+        add(reply, b"ETag", etag.as_bytes());
+    }
+}
+
+/// Adds a field made of checked parts; one that cannot be sent (a control character in a file's name) is left out.
+fn add(reply: &mut Reply<'_>, name: &[u8], value: &[u8]) {
+    let _ = reply.field(name, value);
+}
+
+/// `inline; filename=name`, quoted where the name is no token (RFC 6266).
+fn disposition(name: &[u8]) -> Vec<u8> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let mut value = b"inline; filename=".to_vec();
+    if name.iter().all(plain) {
+        value.extend_from_slice(name);
+        return value;
+    }
+    value.push(b'"');
+    for byte in name {
+        if matches!(byte, b'"' | b'\\') {
+            value.push(b'\\');
+        }
+        value.push(*byte);
+    }
+    value.push(b'"');
+    value
+}
+
+/// RFC 1950 §8.2.
+fn adler32(bytes: &[u8]) -> u32 {
+    const PRIME: u32 = 65_521;
+    let (mut a, mut b) = (1, 0);
+    // 5552 is the most bytes whose sums fit.
+    for chunk in bytes.chunks(5552) {
+        for byte in chunk {
+            a += u32::from(*byte);
+            b += a;
+        }
+        a %= PRIME;
+        b %= PRIME;
+    }
+    b << 16 | a
+}
+
+enum Segment {
+    Text(Vec<u8>),
+    File(Range<u64>),
+}
+
+impl Segment {
+    fn length(&self) -> u64 {
+        match self {
+            Segment::Text(text) => text.len() as u64,
+            Segment::File(part) => part.end - part.start,
+        }
+    }
+}
+
+/// The body of a `multipart/byteranges` response.
+struct Parts {
+    file: File,
+    segments: VecDeque<Segment>,
+}
+
+impl BodySource for Parts {
+    fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, BodyError> {
+        while out.len() < PIECE {
+            match self.segments.front_mut() {
+                None => return Ok(false),
+                Some(Segment::Text(text)) => out.append(text),
+                Some(Segment::File(part)) if part.start < part.end => {
+                    let at = out.len();
+                    let count = usize::try_from(part.end - part.start).unwrap_or(PIECE).min(PIECE);
+                    out.resize(at + count, 0);
+                    let room = out.get_mut(at..).unwrap_or_default();
+                    self.file.read_exact_at(room, part.start).map_err(|error| BodyError::Io(error.kind()))?;
+                    part.start += count as u64;
+                    continue;
+                }
+                Some(Segment::File(_)) => {}
+            }
+            self.segments.pop_front();
+        }
+        Ok(true)
     }
 }
 

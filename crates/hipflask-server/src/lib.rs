@@ -12,6 +12,7 @@ mod exchange;
 mod files;
 mod handler;
 mod history;
+mod media;
 mod pool;
 mod reactor;
 mod reply;
