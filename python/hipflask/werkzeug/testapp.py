@@ -58,15 +58,15 @@ def _page(req: Request) -> Iterator[str]:
         "Platform": f"{sys.platform} [{os.name}]",
         "API version": sys.api_version,
         "Byte order": sys.byteorder,
-    } environ = {key: repr(value) for key, value in sorted(req.environ.items(), key=lambda i:
-    repr(i[0]).lower())} packages = {d.metadata["Name"]: d.version for d in distributions() if
-    d.metadata["Name"]}
+    }
+    variables = sorted(req.environ.items(), key=lambda item: repr(item[0]).lower())
+    packages = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
 
     yield f"<!doctype html>\n<html lang=en>\n<title>WSGI Information</title>\n<style>{_STYLE}</style>\n"
     yield "<h1>WSGI Information</h1>\n<h2>Python Interpreter</h2>\n"
     yield from _table(interpreter.items())
     yield "<h2>WSGI Environment</h2>\n"
-    yield from _table(environ.items())
+    yield from _table((str(key), repr(value)) for key, value in variables)
     yield "<h2>Installed Packages</h2>\n"
     yield from _table(sorted(packages.items(), key=lambda item: item[0].lower()))
     yield "<h2>System Path</h2>\n<ul>\n"
