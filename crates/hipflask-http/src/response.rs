@@ -117,7 +117,7 @@ pub struct ResponseWriter<'o> {
     dated: bool,
     served: bool,
     close: bool,
-    connection: bool,
+    upgrade: bool,
 }
 
 impl<'o> ResponseWriter<'o> {
@@ -132,7 +132,7 @@ impl<'o> ResponseWriter<'o> {
             dated: false,
             served: false,
             close: !exchange.keep_alive,
-            connection: false,
+            upgrade: false,
         }
     }
 
@@ -166,7 +166,8 @@ impl<'o> ResponseWriter<'o> {
     /// Writes a field.
     ///
     /// `Content-Length` is remembered and written at the end, if it proves right. `Transfer-Encoding`, `Keep-Alive`
-    /// and `Connection` are the connection's own business and left out, but `Connection: close` is heeded.
+    /// and `Connection` are the connection's own business and left out, but `Connection: close` is heeded, and an
+    /// `Upgrade` is named in `Connection`.
     ///
     /// # Errors
     /// The name or value could be read as something else; nothing is written then.
@@ -193,12 +194,11 @@ impl<'o> ResponseWriter<'o> {
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"date") => self.dated = true,
             6 if name.eq_ignore_ascii_case(b"server") => self.served = true,
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 self.close |=
                     value.split(|&byte| byte == b',').any(|o| trim(o).eq_ignore_ascii_case(b"close"));
-                // The answer to an upgrade must name it (RFC 9110 §7.8).
-                self.connection |= self.status == 101;
-                return Ok(self.status != 101);
+                return Ok(true);
             }
             10 if name.eq_ignore_ascii_case(b"keep-alive") => return Ok(true),
             14 if name.eq_ignore_ascii_case(b"content-length") => {
@@ -224,7 +224,7 @@ impl<'o> ResponseWriter<'o> {
         self.dated = false;
         self.served = false;
         self.close = !self.exchange.keep_alive;
-        self.connection = false;
+        self.upgrade = false;
     }
 
     /// The status given to [`start`](Self::start); 0 before.
@@ -240,15 +240,23 @@ impl<'o> ResponseWriter<'o> {
     }
 
     /// Ends the head and writes the whole body, unless this response has none.
-    pub fn finish(mut self, stamp: &Stamp, body: &[u8]) -> Finished {
-        let length = body.len() as u64;
+    pub fn finish(self, stamp: &Stamp, body: &[u8]) -> Finished {
+        self.finish_with_pieces(stamp, &[body])
+    }
+
+    /// The same for a body that lies in several places.
+    pub fn finish_with_pieces(mut self, stamp: &Stamp, pieces: &[&[u8]]) -> Finished {
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
         let corrected = self.length.is_some_and(|given| given != length) && self.has_body();
         if self.has_body() {
             self.write_length(length);
             self.end_head(stamp);
-            self.out.extend_from_slice(body);
+            for piece in pieces {
+                self.out.extend_from_slice(piece);
+            }
         } else {
-            self.without_body(stamp, Some(length));
+            // An empty body in answer to HEAD is none made, rather than one of length 0.
+            self.without_body(stamp, (length > 0).then_some(length));
         }
         Finished { framing: BodyFraming::None, keep_alive: self.keeps(), corrected }
     }
@@ -307,8 +315,6 @@ impl<'o> ResponseWriter<'o> {
             _ => {
                 if let Some(length) = self.length.or(length) {
                     self.write_length(length);
-                } else if self.exchange.version == Version::Http11 {
-                    self.out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
                 }
             }
         }
@@ -322,20 +328,24 @@ impl<'o> ResponseWriter<'o> {
     }
 
     fn end_head(&mut self, stamp: &Stamp) {
-        match (self.dated, self.served) {
-            (false, false) => self.out.extend_from_slice(&stamp.both),
-            (false, true) => self.out.extend_from_slice(&stamp.date),
-            (true, false) => self.out.extend_from_slice(stamp.server()),
-            (true, true) => {}
-        }
-        if !self.connection && self.status >= 200 {
-            // RFC 9112 §9.3: a 1.1 connection stays open unless said otherwise, a 1.0 connection the other way round.
-            match (self.keeps(), self.exchange.version) {
-                (true, Version::Http11) => {}
-                (true, Version::Http10) => self.out.extend_from_slice(b"Connection: keep-alive\r\n"),
-                (false, _) => self.out.extend_from_slice(b"Connection: close\r\n"),
+        if self.status >= 200 {
+            match (self.dated, self.served) {
+                (false, false) => self.out.extend_from_slice(&stamp.both),
+                (false, true) => self.out.extend_from_slice(&stamp.date),
+                (true, false) => self.out.extend_from_slice(stamp.server()),
+                (true, true) => {}
             }
         }
+        // RFC 9112 §9.3: a 1.1 connection stays open unless said otherwise, a 1.0 connection the other way round.
+        // RFC 9110 §7.8: who sends Upgrade names it here.
+        let options: &[u8] = match (self.keeps() || self.status < 200, self.exchange.version, self.upgrade) {
+            (true, Version::Http11, false) => b"",
+            (true, Version::Http11, true) => b"Connection: upgrade\r\n",
+            (true, Version::Http10, _) => b"Connection: keep-alive\r\n",
+            (false, _, false) => b"Connection: close\r\n",
+            (false, _, true) => b"Connection: close, upgrade\r\n",
+        };
+        self.out.extend_from_slice(options);
         self.out.extend_from_slice(b"\r\n");
     }
 
@@ -548,5 +558,225 @@ pub fn reason_phrase(status: u16) -> &'static str {
         510 => "NOT EXTENDED",
         511 => "NETWORK AUTHENTICATION FAILED",
         _ => "UNKNOWN",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEEP: Exchange = Exchange { version: Version::Http11, keep_alive: true, head: false };
+    const HEAD: Exchange = Exchange { head: true, ..KEEP };
+    const CLOSE: Exchange = Exchange { keep_alive: false, ..KEEP };
+    const OLD: Exchange = Exchange { version: Version::Http10, ..KEEP };
+    const OLD_CLOSE: Exchange = Exchange { keep_alive: false, ..OLD };
+    const STAMP: &str = "Server: hipflask\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+
+    fn stamp() -> Stamp {
+        Stamp::new("hipflask", 784_111_777)
+    }
+
+    /// What is written for these fields; the stamp is left out of it.
+    fn write(
+        exchange: Exchange,
+        status: u16,
+        fields: &[(&str, &str)],
+        finish: impl FnOnce(ResponseWriter<'_>, &Stamp) -> Finished,
+    ) -> (String, Finished) {
+        let mut out = b"before".to_vec();
+        let mut writer = ResponseWriter::new(&mut out, exchange);
+        writer.start(status, None).unwrap();
+        for (name, value) in fields {
+            writer.field(name.as_bytes(), value.as_bytes()).unwrap();
+        }
+        let finished = finish(writer, &stamp());
+        let text = String::from_utf8(out).unwrap();
+        (text.strip_prefix("before").unwrap().replace(STAMP, ""), finished)
+    }
+
+    fn body(bytes: &'static [u8]) -> impl FnOnce(ResponseWriter<'_>, &Stamp) -> Finished {
+        move |writer, stamp| writer.finish(stamp, bytes)
+    }
+
+    #[test]
+    fn a_plain_answer_is_written_whole() {
+        let mut out = Vec::new();
+        let mut writer = ResponseWriter::new(&mut out, KEEP);
+        writer.start(200, None).unwrap();
+        writer.field(b"Content-Type", b"text/plain").unwrap();
+        let finished = writer.finish_with_pieces(&stamp(), &[b"a", b"", b"bc"]);
+        let expected =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n{STAMP}\r\nabc");
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        assert_eq!(finished, Finished { framing: BodyFraming::None, keep_alive: true, corrected: false });
+    }
+
+    #[test]
+    fn a_buffered_body_has_its_own_length_whatever_the_application_says() {
+        for (given, corrected) in [("2", false), ("5", true), ("0", true), ("18446744073709551615", true)] {
+            let (text, finished) = write(KEEP, 200, &[("Content-Length", given)], body(b"hi"));
+            assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+            assert_eq!(finished.corrected, corrected);
+        }
+    }
+
+    #[test]
+    fn answers_without_a_body_have_none() {
+        for (exchange, status, fields, expected) in [
+            (HEAD, 200, vec![], "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"),
+            (HEAD, 200, vec![("Content-Length", "99")], "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"),
+            (KEEP, 204, vec![("Content-Length", "2")], "HTTP/1.1 204 NO CONTENT\r\n\r\n"),
+            (KEEP, 205, vec![], "HTTP/1.1 205 RESET CONTENT\r\nContent-Length: 0\r\n\r\n"),
+            (KEEP, 304, vec![], "HTTP/1.1 304 NOT MODIFIED\r\n\r\n"),
+            (
+                KEEP,
+                304,
+                vec![("Content-Length", "7")],
+                "HTTP/1.1 304 NOT MODIFIED\r\nContent-Length: 7\r\n\r\n",
+            ),
+            (KEEP, 103, vec![("Link", "</a>")], "HTTP/1.1 103 EARLY HINTS\r\nLink: </a>\r\n\r\n"),
+        ] {
+            let (text, finished) = write(exchange, status, &fields, body(b"hi"));
+            assert_eq!(text, expected);
+            assert_eq!(finished, Finished { framing: BodyFraming::None, keep_alive: true, corrected: false });
+            let (text, finished) =
+                write(exchange, status, &fields, |writer, stamp| writer.finish_with_length(stamp, 2));
+            assert_eq!((text.as_str(), finished.framing), (expected, BodyFraming::None));
+            let (text, finished) =
+                write(exchange, status, &fields, |writer, stamp| writer.finish_with_stream(stamp));
+            assert!(!text.contains("chunked") && text.ends_with("\r\n\r\n"), "{text}");
+            assert_eq!(finished.framing, BodyFraming::None);
+        }
+        let (text, _) = write(HEAD, 200, &[], body(b""));
+        assert_eq!(text, "HTTP/1.1 200 OK\r\n\r\n");
+    }
+
+    #[test]
+    fn the_connection_is_named_where_the_version_needs_it() {
+        for (exchange, fields, expected, keeps) in [
+            (KEEP, vec![], "", true),
+            (CLOSE, vec![], "Connection: close\r\n", false),
+            (OLD, vec![], "Connection: keep-alive\r\n", true),
+            (OLD_CLOSE, vec![], "Connection: close\r\n", false),
+            (KEEP, vec![("Connection", "foo, Close")], "Connection: close\r\n", false),
+            (CLOSE, vec![("Connection", "keep-alive")], "Connection: close\r\n", false),
+            (KEEP, vec![("Keep-Alive", "timeout=5")], "", true),
+        ] {
+            let (text, finished) = write(exchange, 200, &fields, body(b""));
+            assert_eq!(text, format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{expected}\r\n"));
+            assert_eq!(finished.keep_alive, keeps);
+        }
+        let (text, _) = write(KEEP, 101, &[("Upgrade", "websocket"), ("Connection", "Upgrade")], body(b""));
+        assert_eq!(
+            text,
+            "HTTP/1.1 101 SWITCHING PROTOCOLS\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_stream_is_framed_by_length_chunks_or_closing() {
+        let stream = |writer: ResponseWriter<'_>, stamp: &Stamp| writer.finish_with_stream(stamp);
+        let (text, finished) = write(KEEP, 200, &[("Transfer-Encoding", "gzip")], stream);
+        assert_eq!(text, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(finished, Finished { framing: BodyFraming::Chunked, keep_alive: true, corrected: false });
+        let (text, finished) = write(OLD, 200, &[], stream);
+        assert_eq!(text, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+        assert_eq!(finished, Finished { framing: BodyFraming::Close, keep_alive: false, corrected: false });
+        let (text, finished) = write(KEEP, 200, &[("content-length", " 5 ")], stream);
+        assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+        assert_eq!(finished.framing, BodyFraming::Length(5));
+        let (text, finished) =
+            write(KEEP, 200, &[("Content-Length", "4")], |writer, stamp| writer.finish_with_length(stamp, 5));
+        assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+        assert!(finished.corrected);
+    }
+
+    #[test]
+    fn a_stream_keeps_to_its_framing() {
+        let mut out = Vec::new();
+        let mut encoder = BodyEncoder::new(BodyFraming::Chunked);
+        for piece in [&b"hello"[..], b"", &[b'x'; 26]] {
+            encoder.write(piece, &mut out).unwrap();
+        }
+        encoder.end(&mut out).unwrap();
+        encoder.end(&mut out).unwrap();
+        assert_eq!(out, [&b"5\r\nhello\r\n1a\r\n"[..], &[b'x'; 26], b"\r\n0\r\n\r\n"].concat());
+
+        out.clear();
+        let mut encoder = BodyEncoder::new(BodyFraming::Length(5));
+        assert_eq!(encoder.write(b"hel", &mut out), Ok(()));
+        assert_eq!(encoder.end(&mut out), Err(WrongLength { too_long: false }));
+        let mut encoder = BodyEncoder::new(BodyFraming::Length(5));
+        out.clear();
+        assert_eq!(encoder.write(b"hello world", &mut out), Err(WrongLength { too_long: true }));
+        assert!(encoder.is_full());
+        assert_eq!((encoder.end(&mut out), out.as_slice()), (Ok(()), &b"hello"[..]));
+
+        out.clear();
+        let mut encoder = BodyEncoder::new(BodyFraming::None);
+        assert_eq!((encoder.write(b"hello", &mut out), encoder.end(&mut out)), (Ok(()), Ok(())));
+        assert!(encoder.is_full() && out.is_empty());
+        let mut encoder = BodyEncoder::new(BodyFraming::Close);
+        assert_eq!((encoder.write(b"hello", &mut out), encoder.end(&mut out)), (Ok(()), Ok(())));
+        assert_eq!(out, b"hello");
+    }
+
+    #[test]
+    fn what_could_be_read_as_more_than_a_field_is_refused() {
+        let mut out = Vec::new();
+        let mut writer = ResponseWriter::new(&mut out, KEEP);
+        assert_eq!(writer.start(99, None), Err(FieldError::Status));
+        assert_eq!(writer.start(1000, None), Err(FieldError::Status));
+        assert_eq!(writer.start(200, Some("OK\r\nX: y")), Err(FieldError::Reason));
+        writer.start(299, Some("Fine\tindeed é")).unwrap();
+        for (name, value, error) in [
+            ("", "a", FieldError::Name),
+            ("X Y", "a", FieldError::Name),
+            ("X:", "a", FieldError::Name),
+            ("X\r\nY", "a", FieldError::Name),
+            ("X", "a\r\nY: b", FieldError::Value),
+            ("X", "a\nY: b", FieldError::Value),
+            ("X", "a\rb", FieldError::Value),
+            ("X", "a\0b", FieldError::Value),
+            ("Content-Length", "+5", FieldError::Length),
+            ("Content-Length", "", FieldError::Length),
+            ("Content-Length", "5, 5", FieldError::Length),
+        ] {
+            assert_eq!(writer.field(name.as_bytes(), value.as_bytes()), Err(error), "{name:?} {value:?}");
+        }
+        assert_eq!(writer.written(), "HTTP/1.1 299 Fine\tindeed é\r\n".as_bytes());
+    }
+
+    #[test]
+    fn the_applications_own_date_and_server_win() {
+        let mut out = Vec::new();
+        let mut writer = ResponseWriter::new(&mut out, KEEP);
+        writer.start(204, None).unwrap();
+        writer.field(b"date", b"today").unwrap();
+        writer.finish(&stamp(), b"");
+        assert_eq!(out, b"HTTP/1.1 204 NO CONTENT\r\ndate: today\r\nServer: hipflask\r\n\r\n");
+        out.clear();
+        let mut writer = ResponseWriter::new(&mut out, KEEP);
+        writer.start(204, None).unwrap();
+        writer.field(b"Server", b"mine").unwrap();
+        writer.finish(&stamp(), b"");
+        assert!(out.starts_with(b"HTTP/1.1 204 NO CONTENT\r\nServer: mine\r\nDate: Sun"));
+    }
+
+    #[test]
+    fn a_response_begun_anew_forgets_the_old_one() {
+        let mut out = b"before".to_vec();
+        let mut writer = ResponseWriter::new(&mut out, KEEP);
+        writer.start(200, None).unwrap();
+        writer.field(b"Content-Length", b"5").unwrap();
+        writer.field(b"Connection", b"close").unwrap();
+        writer.start(500, None).unwrap();
+        assert_eq!(writer.status(), 500);
+        assert!(writer.finish(&Stamp::new("", 0), b"x").keep_alive);
+        assert_eq!(
+            out,
+            b"beforeHTTP/1.1 500 INTERNAL SERVER ERROR\r\nContent-Length: 1\r\n\
+              Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nx"
+        );
     }
 }
