@@ -143,11 +143,7 @@ impl<'a> Reply<'a> {
 
     /// Completes the response with a body in pieces.
     pub fn pieces(&mut self, pieces: &[&[u8]]) {
-        match pieces {
-            [] => self.body(b""),
-            [piece] => self.body(piece),
-            pieces => self.body(&pieces.concat()),
-        }
+        self.complete(|writer, stamp| (writer.finish_with_pieces(stamp, pieces), None));
     }
 
     /// Completes the response with a part of a file, sent by the kernel.
