@@ -63,7 +63,9 @@ class TestClientDoor:
             headers=headers,
             data=body,
         )
-        return Answer(response.status, list(response.headers), response.data)
+        answer = Answer(response.status, list(response.headers), response.data)
+        response.close()
+        return answer
 
     def close(self) -> None:
         pass
