@@ -135,9 +135,7 @@ class FlaskClient(_test.Client):
         """Make the request from what `open` got: a builder, an environ, a request, or a builder's arguments."""
         first = args[0] if args else None
         if isinstance(first, _BaseRequest):
-            request = copy(first)
-            request.environ = self._copy_environ(request.environ)
-            return request
+            return type(first)(self._copy_environ(first.environ))
         if isinstance(first, _test.EnvironBuilder):
             builder = copy(first)
             builder.environ_base = self._copy_environ(builder.environ_base or {})  # type: ignore[arg-type]

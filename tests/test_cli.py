@@ -1,0 +1,541 @@
+"""The command line: finding the application, options, commands, and what a mistake is told."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+import sys
+import textwrap
+import types
+
+import click
+import pytest
+from click.testing import CliRunner
+from hipflask import Blueprint, Flask, current_app
+from hipflask.cli import (
+    AppGroup,
+    FlaskGroup,
+    NoAppException,
+    ScriptInfo,
+    cli,
+    find_app_by_string,
+    find_best_app,
+    load_dotenv,
+    locate_app,
+    prepare_import,
+    run_command,
+    with_appcontext,
+)
+
+HIPFLASK = [sys.executable, "-m", "hipflask"]
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("FLASK_", "HIPFLASK_"))]:
+        monkeypatch.delenv(name)
+    # Commands set these; the monkeypatch takes them away again.
+    for name in ("FLASK_DEBUG", "FLASK_RUN_FROM_CLI"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+
+
+@pytest.fixture
+def runner():
+    return CliRunner()
+
+
+def module(**names):
+    made = types.ModuleType("mod")
+    vars(made).update(names)
+    return made
+
+
+def factory(name="factory", **kwargs):
+    return Flask(name)
+
+
+def needs_arguments(a, b, *, c=0):
+    app = Flask("args")
+    app.args = (a, b, c)
+    return app
+
+
+def broken():
+    raise TypeError("from within")
+
+
+ONE, TWO = Flask("one"), Flask("two")
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ({"app": ONE, "other": TWO}, "one"),
+        ({"application": ONE, "other": TWO}, "one"),
+        ({"myapp": ONE}, "one"),
+        ({"create_app": factory}, "factory"),
+        ({"make_app": factory}, "factory"),
+        ({"app": ONE, "create_app": factory}, "one"),
+        ({"create_app": lambda: 1, "make_app": factory}, "factory"),
+    ],
+)
+def test_the_best_app(names, found):
+    assert find_best_app(module(**names)).name == found
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({}, "Failed to find Flask application or factory in module 'mod'"),
+        ({"a": ONE, "b": TWO}, "Detected multiple Flask applications in module 'mod'"),
+        ({"create_app": needs_arguments}, "could not call it without arguments"),
+        ({"app": 1, "create_app": 2}, "Failed to find Flask application"),
+    ],
+)
+def test_no_best_app(names, message):
+    with pytest.raises(NoAppException, match=message):
+        find_best_app(module(**names))
+
+
+def test_a_type_error_within_a_factory_is_raised():
+    for find in (find_best_app, lambda module: find_app_by_string(module, "create_app")):
+        with pytest.raises(TypeError, match="from within"):
+            find(module(create_app=broken))
+
+
+@pytest.mark.parametrize(
+    ("text", "args"),
+    [
+        ("make(1, 'x')", (1, "x", 0)),
+        (" make([1], {'a': None}, c=2) ", ([1], {"a": None}, 2)),
+        ("make(b=2, a=1)", (1, 2, 0)),
+    ],
+)
+def test_a_factory_with_arguments(text, args):
+    assert find_app_by_string(module(make=needs_arguments), text).args == args
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no", "Failed to find attribute 'no' in 'mod'"),
+        ("make(", "Failed to parse 'make\\('"),
+        ("1", "Failed to parse '1' as an attribute name or function call"),
+        ("a.b", "Failed to parse"),
+        ("a.b()", "Function reference must be a simple name"),
+        ("make(x)", "Failed to parse arguments as literal values"),
+        ("make(1)", "could not be called with the specified arguments"),
+        ("number", "A valid Flask application was not obtained from 'mod:number'"),
+    ],
+)
+def test_a_string_that_names_no_app(text, message):
+    with pytest.raises(NoAppException, match=message):
+        find_app_by_string(module(make=needs_arguments, number=1), text)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A directory with applications, which is the working directory."""
+    files = {
+        "app.py": "from hipflask import Flask\napp = Flask('here')\n@app.cli.command()\ndef hi(): print('hi')\n",
+        "pkg/__init__.py": "",
+        "pkg/sub/__init__.py": "from hipflask import Flask\napplication = Flask('inner')\n",
+        "imports.py": "import no_such_module_here",
+        "raises.py": "raise RuntimeError('at import')",
+        "no_app.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in ("app", "pkg", "pkg.sub", "imports", "raises", "no_app"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("app.py", "app"),
+        ("app", "app"),
+        ("pkg/sub", "pkg.sub"),
+        ("pkg/sub/__init__.py", "pkg.sub"),
+        ("pkg/sub/new.py", "pkg.sub.new"),
+    ],
+)
+def test_prepare_import(project, path, name):
+    assert prepare_import(path) == name
+    assert sys.path[0] == str(project.resolve())
+
+
+def test_locate_app(project):
+    prepare_import("app.py")
+    assert locate_app("app", None).name == "here"
+    assert locate_app("pkg.sub", "application").name == "inner"
+    assert locate_app("nothing", None, raise_if_not_found=False) is None
+    with pytest.raises(NoAppException, match="Could not import 'nothing'"):
+        locate_app("nothing", None)
+    with pytest.raises(NoAppException, match="(?s)While importing 'imports'.*no_such_module_here"):
+        locate_app("imports", None, raise_if_not_found=False)
+    with pytest.raises(RuntimeError, match="at import"):
+        locate_app("raises", None)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [(None, "here"), ("app", "here"), ("app.py:app", "here"), ("pkg/sub:application", "inner")]
+)
+def test_script_info(project, path, name):
+    info = ScriptInfo(app_import_path=path)
+    app = info.load_app()
+    assert app.name == name
+    assert info.load_app() is app
+    assert app.debug is False
+
+
+def test_script_info_with_a_factory_and_debug(monkeypatch):
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    assert ScriptInfo(create_app=factory).load_app().debug is True
+    app = factory()
+    app.debug = False
+    assert ScriptInfo(create_app=lambda: app, set_debug_flag=False).load_app().debug is False
+
+
+def test_script_info_without_an_app(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NoAppException, match="Could not locate a Flask application"):
+        ScriptInfo().load_app()
+
+
+def hip(*args, cwd, **env):
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("FLASK_", "HIPFLASK_"))}
+    return subprocess.run([*HIPFLASK, *args], cwd=cwd, env=environ | env, capture_output=True, text=True, timeout=60)
+
+
+def test_commands_of_the_app_are_found_and_listed(project):
+    assert hip("hi", cwd=project).stdout == "hi\n"
+    listing = hip("--help", cwd=project).stdout
+    assert all(name in listing for name in ("hi", "routes", "run", "shell"))
+
+
+MISTAKES = {
+    ("--app", "nothing", "routes"): "Error: Could not import 'nothing'.",
+    ("--app", "no_app", "routes"): "Failed to find Flask application or factory in module 'no_app'",
+    ("--app", "app:other", "run"): "Failed to find attribute 'other' in 'app'.",
+    ("run", "nothing:app"): "Error: Could not import 'nothing'.",
+    ("bad",): "No such command 'bad'",
+    ("--env-file", "no", "routes"): "does not exist",
+}
+
+
+@pytest.mark.parametrize("args", MISTAKES, ids=" ".join)
+def test_a_mistake_is_told_in_a_sentence(project, args):
+    done = hip(*args, cwd=project)
+    assert done.returncode == 2
+    assert MISTAKES[args] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_told_in_a_sentence(project):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = hip("run", "app:app", "--port", str(port), cwd=project)
+    assert done.returncode == 1
+    assert str(port) in done.stderr
+    assert "in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_app_that_fails_shows_its_error_beside_the_commands(project):
+    done = hip("--app", "raises", "--help", cwd=project)
+    assert "RuntimeError: at import" in done.stderr
+    assert "routes" in done.stdout
+
+
+def test_version(runner):
+    out = runner.invoke(cli, ["--version"]).output
+    assert "Flask 3.1.3" in out
+    assert "Werkzeug 3.1.6" in out
+    assert f"Python {sys.version.split()[0]}" in out
+
+
+def test_as_flask_serves_an_app_that_imports_flask(tmp_path):
+    (tmp_path / "app.py").write_text(
+        textwrap.dedent(
+            """
+            from flask import Flask
+            from werkzeug.exceptions import NotFound
+            app = Flask(__name__)
+
+            @app.cli.command()
+            def whose():
+                print(Flask.__module__, NotFound.__module__)
+            """
+        )
+    )
+    assert hip("--as-flask", "whose", cwd=tmp_path).stdout == "hipflask.app hipflask.werkzeug.exceptions\n"
+    assert hip("whose", cwd=tmp_path, FLASK_AS_FLASK="1").stdout.startswith("hipflask.app")
+    assert hip("whose", cwd=tmp_path, HIPFLASK_AS_FLASK="1").stdout.startswith("hipflask.app")
+    assert "whose" in hip("--as-flask", "--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "debug"),
+    [
+        ([], {}, "False"),
+        (["--debug"], {}, "True"),
+        (["--no-debug"], {"FLASK_DEBUG": "1"}, "False"),
+        ([], {"FLASK_DEBUG": "1"}, "True"),
+        ([], {"FLASK_DEBUG": "no"}, "False"),
+    ],
+)
+def test_the_debug_flag(runner, monkeypatch, args, env, debug):
+    for key, value in env.items():
+        monkeypatch.setenv(key, value)
+    group = FlaskGroup(create_app=factory)
+    group.command("show")(lambda: print(current_app.debug))
+    assert runner.invoke(group, [*args, "show"]).output == f"{debug}\n"
+
+
+def test_app_commands_have_a_context(runner):
+    app = Flask("with_commands")
+
+    @app.cli.command("in")
+    def inside():
+        print(current_app.name)
+
+    @app.cli.command("out", with_appcontext=False)
+    def outside():
+        print(bool(current_app))
+
+    @app.cli.group()
+    def sub():
+        pass
+
+    @sub.command()
+    @click.argument("word")
+    def deep(word):
+        print(current_app.name, word)
+
+    blueprint = Blueprint("bp", __name__, cli_group="tools")
+    blueprint.cli.command("go")(lambda: print("gone"))
+    app.register_blueprint(blueprint)
+
+    assert isinstance(sub, AppGroup)
+    run = app.test_cli_runner().invoke
+    assert run(args=["in"]).output == "with_commands\n"
+    assert run(args=["out"]).output == "False\n"
+    assert run(args=["sub", "deep", "x"]).output == "with_commands x\n"
+    assert run(args=["tools", "go"]).output == "gone\n"
+
+
+def test_with_appcontext_outside_of_an_app_group(runner):
+    @click.command()
+    @with_appcontext
+    def show():
+        """Doc."""
+        print(current_app.name)
+
+    assert show.help == "Doc."
+    assert runner.invoke(show, obj=ScriptInfo(create_app=factory)).output == "factory\n"
+
+
+def test_a_plugin_gives_commands(runner, monkeypatch):
+    import importlib.metadata
+
+    class EntryPoint:
+        name = "extra"
+
+        def load(self):
+            return click.Command("extra", callback=lambda: print("from a plugin"))
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [EntryPoint()])
+    assert runner.invoke(FlaskGroup(create_app=factory), ["extra"]).output == "from a plugin\n"
+
+
+@pytest.fixture
+def routes():
+    app = Flask("routes", static_folder=None)
+    app.add_url_rule("/b/<int:n>", "a_two", methods=["POST", "GET"])
+    app.add_url_rule("/a", "b_one")
+    app.add_url_rule("/c", "c", methods=["DELETE"])
+    return app
+
+
+@pytest.mark.parametrize(
+    ("args", "order"),
+    [
+        ([], ["a_two", "b_one", "c"]),
+        (["-s", "rule"], ["b_one", "a_two", "c"]),
+        (["-s", "methods"], ["c", "b_one", "a_two"]),
+        (["-s", "match"], ["b_one", "c", "a_two"]),
+        (["-s", "domain"], ["a_two", "b_one", "c"]),
+    ],
+)
+def test_routes(routes, args, order):
+    info = ScriptInfo(create_app=lambda: routes)
+    lines = CliRunner().invoke(cli, ["routes", *args], obj=info).output.splitlines()
+    assert lines[0].split() == ["Endpoint", "Methods", "Rule"]
+    assert set(lines[1]) == {"-", " "}
+    if "domain" not in args and "match" not in args:
+        assert [line.split()[0] for line in lines[2:]] == order
+    else:
+        assert {line.split()[0] for line in lines[2:]} == set(order)
+    assert any("GET, POST" in line for line in lines)
+
+
+def test_routes_with_all_methods_and_hosts(runner):
+    app = Flask("hosts", static_host="static.example.com", host_matching=True)
+    app.add_url_rule("/", "index", host="<x>.example.com")
+    out = runner.invoke(cli, ["routes", "--all-methods"], obj=ScriptInfo(create_app=lambda: app)).output
+    assert "Host" in out.splitlines()[0]
+    assert "<x>.example.com" in out
+    assert "GET, HEAD, OPTIONS" in out
+
+
+def test_no_routes(runner):
+    app = Flask("empty", static_folder=None)
+    out = runner.invoke(cli, ["routes"], obj=ScriptInfo(create_app=lambda: app)).output
+    assert out == "No routes were registered.\n"
+
+
+def test_shell(project):
+    done = subprocess.run(
+        [*HIPFLASK, "shell"], cwd=project, input="print(app.name, g)\n", capture_output=True, text=True, timeout=60
+    )
+    assert "here" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_dotenv(project, monkeypatch):
+    (project / ".flaskenv").write_text("HIP_A=flaskenv\nHIP_B=flaskenv\nHIP_C=flaskenv\n")
+    (project / ".env").write_text("HIP_B=env\nHIP_C=env\nHIP_D\n")
+    (project / "own").write_text("HIP_C=own\nHIP_SET=own\n")
+    for name in ("HIP_A", "HIP_B", "HIP_C", "HIP_D"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HIP_SET", "already")
+    assert load_dotenv("own") is True
+    assert [os.environ.get(f"HIP_{name}") for name in ("A", "B", "C", "D", "SET")] == [
+        "flaskenv",
+        "env",
+        "own",
+        None,
+        "already",
+    ]
+    assert load_dotenv("missing", load_defaults=False) is False
+
+
+def test_dotenv_names_the_app(tmp_path):
+    (tmp_path / "mine.py").write_text("from hipflask import Flask\nweb = Flask('from_env')\n")
+    (tmp_path / ".flaskenv").write_text("FLASK_APP=mine:web\n")
+    assert "static" in hip("routes", cwd=tmp_path).stdout
+    assert hip("routes", cwd=tmp_path, FLASK_SKIP_DOTENV="1").returncode == 2
+
+
+def test_without_python_dotenv(project, monkeypatch, capsys, runner):
+    monkeypatch.setitem(sys.modules, "dotenv", None)
+    assert load_dotenv() is False
+    assert capsys.readouterr().err == ""
+    (project / ".env").write_text("A=1")
+    assert load_dotenv() is False
+    assert "Install python-dotenv" in capsys.readouterr().err
+    result = runner.invoke(FlaskGroup(create_app=factory), ["-e", "app.py", "routes"])
+    assert result.exit_code == 2
+    assert "python-dotenv must be installed" in result.output
+
+
+def test_cert_and_key(project, monkeypatch):
+    for name in ("cert.pem", "key.pem"):
+        (project / name).write_text("")
+    cert, key = str(project.resolve() / "cert.pem"), str(project.resolve() / "key.pem")
+
+    def parse(*args):
+        return run_command.make_context("run", list(args)).params["cert"]
+
+    assert parse("--cert", cert, "--key", key) == (cert, key)
+    assert parse() is None
+    context = module(ctx=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    monkeypatch.setitem(sys.modules, "ssl_here", context)
+    assert parse("--cert", "ssl_here.ctx") is context.ctx
+    for args in (
+        ["--cert", cert],
+        ["--key", key],
+        ["--cert", "ssl_here.ctx", "--key", key],
+        ["--cert", "no.such.file"],
+    ):
+        with pytest.raises(click.BadParameter):
+            parse(*args)
+
+
+def test_adhoc_needs_cryptography(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(click.BadParameter, match="cryptography"):
+        run_command.make_context("run", ["--cert", "adhoc"])
+    monkeypatch.setitem(sys.modules, "cryptography", types.ModuleType("cryptography"))
+    assert run_command.make_context("run", ["--cert", "ADHOC"]).params["cert"] == "adhoc"
+    with pytest.raises(click.BadParameter, match="adhoc"):
+        run_command.make_context("run", ["--cert", "adhoc", "--key", __file__])
+
+
+def test_paths_are_separated():
+    params = run_command.make_context("run", ["--extra-files", os.pathsep.join(["a", "b"])]).params
+    assert params["extra_files"] == ["a", "b"]
+
+
+RUN = [
+    ([], {"use_reloader": False, "use_debugger": False, "threads": None}),
+    (["--debug"], {"use_reloader": True, "use_debugger": True}),
+    (["--debug", "--no-reload"], {"use_reloader": False, "use_debugger": True}),
+    (["--reload", "--without-threads"], {"use_reloader": True, "use_debugger": False, "threads": 1}),
+    (["--exclude-patterns", "*.tmp"], {"exclude_patterns": ["*.tmp"]}),
+]
+
+
+@pytest.mark.parametrize(("args", "options"), RUN, ids=[" ".join(args) for args, _ in RUN])
+def test_run(runner, monkeypatch, args, options):
+    import hipflask.serving
+
+    calls = []
+    monkeypatch.setattr(hipflask.serving, "run", lambda *args, **kwargs: calls.append((args, kwargs)))
+    result = runner.invoke(FlaskGroup(create_app=factory), ["run", "-p", "80", "-h", "0.0.0.0", *args])
+    assert result.exit_code == 0, result.output
+    [(positional, keywords)] = calls
+    assert positional[0].name == "factory"
+    assert positional[1:] == ("0.0.0.0", 80)
+    assert keywords.items() >= options.items()
+    assert f"Debug mode: {'on' if '--debug' in args else 'off'}" in result.output
+
+
+def test_run_takes_the_app_as_an_argument(runner, monkeypatch, project):
+    import hipflask.serving
+
+    calls = []
+    monkeypatch.setattr(hipflask.serving, "run", lambda *args, **kwargs: calls.append(args))
+    result = runner.invoke(cli, ["run", "pkg/sub:application"])
+    assert result.exit_code == 0, result.output
+    assert calls[0][0].name == "inner"
+    assert calls[0][1:] == ("127.0.0.1", 5000)
+
+
+def test_under_the_reloader_a_broken_app_is_served_as_its_error(runner, monkeypatch, project):
+    import hipflask.serving
+
+    calls = []
+    monkeypatch.setattr(hipflask.serving, "run", lambda *args, **kwargs: calls.append(args))
+    assert isinstance(runner.invoke(cli, ["run", "raises"]).exception, RuntimeError)
+    monkeypatch.setenv("WERKZEUG_RUN_MAIN", "true")
+    assert runner.invoke(cli, ["run", "raises"]).exit_code == 0
+    with pytest.raises(RuntimeError, match="at import"):
+        calls[0][0]({}, None)
+
+
+def test_app_run_does_nothing_while_a_command_imports_it(tmp_path):
+    (tmp_path / "app.py").write_text("from hipflask import Flask\napp = Flask('x')\napp.run()\n")
+    done = hip("routes", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Ignoring a call to 'app.run()'" in done.stdout + done.stderr
