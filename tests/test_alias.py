@@ -214,7 +214,18 @@ def test_the_pytest_plugin_comes_before_others(tmp_path):
     (tmp_path / "early_plugin.py").write_text("import flask\n")
     (tmp_path / "test_it.py").write_text("import flask, hipflask\ndef test_it(): assert flask is hipflask\n")
     subprocess.run(
-        [PYTHON, "-m", "pytest", "-q", "-p", "hipflask.pytest_alias", "-p", "early_plugin", "-p", "no:cacheprovider"],
+        [
+            PYTHON,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "hipflask.pytest_alias",
+            "-p",
+            "early_plugin",
+            "-p",
+            "no:cacheprovider",
+        ],
         cwd=tmp_path,
         check=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},

@@ -12,6 +12,7 @@ import types
 import click
 import pytest
 from click.testing import CliRunner
+
 from hipflask import Blueprint, Flask, current_app
 from hipflask.cli import (
     AppGroup,
@@ -140,7 +141,8 @@ def test_a_string_that_names_no_app(text, message):
 def project(tmp_path, monkeypatch):
     """A directory with applications, which is the working directory."""
     files = {
-        "app.py": "from hipflask import Flask\napp = Flask('here')\n@app.cli.command()\ndef hi(): print('hi')\n",
+        "app.py": "from hipflask import Flask\napp = Flask('here')\n@app.cli.command()\ndef hi():"
+        " print('hi')\n",
         "pkg/__init__.py": "",
         "pkg/sub/__init__.py": "from hipflask import Flask\napplication = Flask('inner')\n",
         "imports.py": "import no_such_module_here",
@@ -185,7 +187,8 @@ def test_locate_app(project):
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [(None, "here"), ("app", "here"), ("app.py:app", "here"), ("pkg/sub:application", "inner")]
+    ("path", "name"),
+    [(None, "here"), ("app", "here"), ("app.py:app", "here"), ("pkg/sub:application", "inner")],
 )
 def test_script_info(project, path, name):
     info = ScriptInfo(app_import_path=path)
@@ -211,7 +214,9 @@ def test_script_info_without_an_app(tmp_path, monkeypatch):
 
 def hip(*args, cwd, **env):
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("FLASK_", "HIPFLASK_"))}
-    return subprocess.run([*HIPFLASK, *args], cwd=cwd, env=environ | env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [*HIPFLASK, *args], cwd=cwd, env=environ | env, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_commands_of_the_app_are_found_and_listed(project):
@@ -405,7 +410,12 @@ def test_no_routes(runner):
 
 def test_shell(project):
     done = subprocess.run(
-        [*HIPFLASK, "shell"], cwd=project, input="print(app.name, g)\n", capture_output=True, text=True, timeout=60
+        [*HIPFLASK, "shell"],
+        cwd=project,
+        input="print(app.name, g)\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert "here" in done.stdout
     assert "Traceback" not in done.stderr

@@ -8,6 +8,7 @@ import textwrap
 from datetime import timedelta
 
 import pytest
+
 from hipflask import Config, Flask
 from hipflask.config import ConfigAttribute
 
@@ -64,7 +65,9 @@ def test_from_mapping(config):
 
 
 def test_from_pyfile(config, tmp_path):
-    (tmp_path / "c.py").write_text("# -*- coding: latin-1 -*-\nNAME = 'caf\xe9'\nPATH = __file__\nlow = 1\n", "latin-1")
+    (tmp_path / "c.py").write_text(
+        "# -*- coding: latin-1 -*-\nNAME = 'caf\xe9'\nPATH = __file__\nlow = 1\n", "latin-1"
+    )
     assert config.from_pyfile("c.py")
     assert config["NAME"] == "café"
     assert config["PATH"] == str(tmp_path / "c.py")
@@ -74,7 +77,10 @@ def test_from_pyfile(config, tmp_path):
 @pytest.mark.parametrize("name", ["missing.py", ".", "c.py/x"])
 def test_a_missing_file(config, tmp_path, name):
     (tmp_path / "c.py").write_text("")
-    for load in (config.from_pyfile, lambda name, silent=False: config.from_file(name, json.load, silent=silent)):
+    for load in (
+        config.from_pyfile,
+        lambda name, silent=False: config.from_file(name, json.load, silent=silent),
+    ):
         assert load(name, silent=True) is False
         with pytest.raises(OSError, match="Unable to load configuration file"):
             load(name)

@@ -14,11 +14,13 @@ import sys
 import uuid
 
 import pytest
-from hipflask import Flask, json as hip_json
-from hipflask._core import json_dumps, json_loads
-from hipflask.json.provider import DefaultJSONProvider, _default
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from hipflask import Flask
+from hipflask import json as hip_json
+from hipflask._core import json_dumps, json_loads
+from hipflask.json.provider import DefaultJSONProvider, _default
 
 scalars = (
     st.none()
@@ -118,7 +120,19 @@ def test_the_reader_gives_the_values_of_the_standard_library(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["{}", "[]", "0", "-0", '""', "true", "false", "null", '{"a":[1,2.5,"x",null,{"b":false}]}', '"\\u00e9\\n"', '"é"'],
+    [
+        "{}",
+        "[]",
+        "0",
+        "-0",
+        '""',
+        "true",
+        "false",
+        "null",
+        '{"a":[1,2.5,"x",null,{"b":false}]}',
+        '"\\u00e9\\n"',
+        '"é"',
+    ],
 )
 def test_plain_texts_are_read_natively(text):
     value = json_loads(text)
@@ -158,7 +172,7 @@ Pair = collections.namedtuple("Pair", "a b")
 NAIVE = datetime.datetime(2024, 2, 29, 23, 59, 58, 999)
 
 ROWS = {
-    "escapes": "\"\\\b\f\n\r\t\0\x1f\x7f/é\u2028😀",
+    "escapes": '"\\\b\f\n\r\t\0\x1f\x7f/é\u2028😀',
     "surrogate": "\ud800x",
     "str enum": Colour.RED,
     "int enum": Size.BIG,
@@ -197,7 +211,9 @@ ROWS = {
 
 
 @pytest.mark.parametrize("sort_keys", [True, False])
-@pytest.mark.parametrize("layout", [{}, {"indent": 2}, {"separators": (",", ":")}], ids=["plain", "indent", "compact"])
+@pytest.mark.parametrize(
+    "layout", [{}, {"indent": 2}, {"separators": (",", ":")}], ids=["plain", "indent", "compact"]
+)
 @pytest.mark.parametrize("obj", ROWS.values(), ids=ROWS.keys())
 def test_odd_values(obj, layout, sort_keys):
     for ensure_ascii in (True, False):
@@ -317,7 +333,9 @@ def test_a_provider_may_have_its_own_default(app):
     assert response.mimetype == "application/vnd.test"
 
 
-@pytest.mark.skipif(not hasattr(sys, "set_int_max_str_digits"), reason="this Python writes integers of any length")
+@pytest.mark.skipif(
+    not hasattr(sys, "set_int_max_str_digits"), reason="this Python writes integers of any length"
+)
 def test_too_long_an_integer_is_pythons_error():
     with pytest.raises(ValueError, match="limit"):
         dumps(10**5000)

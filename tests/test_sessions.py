@@ -1,4 +1,4 @@
-"""Sessions: cookies exchanged with the real Flask, what is refused, and when `Vary` and `Set-Cookie` are sent."""
+"""Sessions: cookies exchanged with the real Flask, what is refused, when headers are sent."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ import zlib
 
 import itsdangerous
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markupsafe import Markup
+
 from hipflask import Flask, session
 from hipflask._core import session_open, session_seal
 from hipflask.json.tag import JSONTag, TaggedJSONSerializer
@@ -22,9 +26,6 @@ from hipflask.sessions import (
     SessionInterface,
     SessionMixin,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from markupsafe import Markup
 
 KEY = "a secret é"
 TEN_YEARS = 315_360_000
@@ -172,7 +173,22 @@ def test_a_tampered_cookie_is_an_empty_session(app, position):
 
 
 @pytest.mark.parametrize(
-    "value", ["", ".", "..", "...", "a", "a.b", "a.b.c", "é.ü.ö", "e30.aaaa.", "\ud800", "e30.. ", "." * 5000, "A" * 100_000]
+    "value",
+    [
+        "",
+        ".",
+        "..",
+        "...",
+        "a",
+        "a.b",
+        "a.b.c",
+        "é.ü.ö",
+        "e30.aaaa.",
+        "\ud800",
+        "e30.. ",
+        "." * 5000,
+        "A" * 100_000,
+    ],
 )
 def test_garbage_is_an_empty_session(app, value):
     with app.app_context():

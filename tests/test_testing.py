@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 import pytest
+
 from hipflask import Flask, current_app, g, jsonify, redirect, request, session, url_for
 from hipflask.cli import ScriptInfo
 from hipflask.sessions import SessionInterface
@@ -56,7 +57,11 @@ BUILDERS = {
     "scheme": ({}, {"url_scheme": "https"}, "https://localhost/"),
     "subdomain": ({"SERVER_NAME": "example.com"}, {"subdomain": "www"}, "http://www.example.com/"),
     "whole url": ({"SERVER_NAME": "example.com"}, {"path": "https://other/x?y=1"}, "https://other/x?y=1"),
-    "base url": ({"SERVER_NAME": "example.com"}, {"base_url": "https://b:1/r", "path": "p"}, "https://b:1/r/p"),
+    "base url": (
+        {"SERVER_NAME": "example.com"},
+        {"base_url": "https://b:1/r", "path": "p"},
+        "https://b:1/r/p",
+    ),
 }
 
 
@@ -169,7 +174,10 @@ def test_a_session_transaction_of_another_host(client):
 
 
 def test_a_session_transaction_needs_cookies(app):
-    with pytest.raises(TypeError, match="Cookies are disabled"), app.test_client(use_cookies=False).session_transaction():
+    with (
+        pytest.raises(TypeError, match="Cookies are disabled"),
+        app.test_client(use_cookies=False).session_transaction(),
+    ):
         pass
 
 

@@ -1,11 +1,12 @@
 """Serve Hipflask under the names `flask` and `werkzeug`.
 
-Extensions and existing applications import `flask` and `werkzeug` by name, catch their exceptions and compare their
-classes. `install_as_flask` makes those names resolve to Hipflask's modules: the same module objects, not copies, so
-that every `except` and `isinstance` holds. A module of Werkzeug that Hipflask does not have is loaded from the
-installed Werkzeug; what it imports from its siblings is then Hipflask's.
+Extensions and existing applications import `flask` and `werkzeug` by name, catch their exceptions and compare
+their classes. `install_as_flask` makes those names resolve to Hipflask's modules: the same module objects,
+not copies, so that every `except` and `isinstance` holds. A module of Werkzeug that Hipflask does not have is
+loaded from the installed Werkzeug; what it imports from its siblings is then Hipflask's.
 
-It does not patch modules that were imported before it ran: it refuses, because two sets of classes would result.
+It does not patch modules that were imported before it ran: it refuses, because two sets of classes would
+    result.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from importlib.abc import Loader
     from importlib.metadata import Distribution, DistributionFinder
     from types import CodeType, ModuleType
 
@@ -30,9 +32,10 @@ _IDENTITY = ("__name__", "__loader__", "__package__", "__path__", "__file__", "_
 def install_as_flask() -> None:
     """Make `import flask` and `import werkzeug` mean Hipflask, in this process.
 
-    Call it before anything imports either of them. Three ways to do so without touching the program: the command
-    `hipflask --as-flask ...`, the environment variable `HIPFLASK_AS_FLASK=1` for programs that import `hipflask`
-    first, and `pytest -p hipflask.pytest_alias` for test suites whose plugins import `flask` early.
+    Call it before anything imports either of them. Three ways to do so without touching the program: the
+    command `hipflask --as-flask ...`, the environment variable `HIPFLASK_AS_FLASK=1` for programs that import
+    `hipflask` first, and `pytest -p hipflask.pytest_alias` for test suites whose plugins import `flask`
+    early.
 
     Calling it again does nothing.
 
@@ -49,7 +52,8 @@ def install_as_flask() -> None:
             where = getattr(module, "__file__", None)
             raise RuntimeError(
                 f"{name!r} is already imported{f' from {where}' if where else ''}, so its classes are in use."
-                " Call hipflask.install_as_flask() before anything imports flask or werkzeug, or start the program"
+                " Call hipflask.install_as_flask() before anything imports flask or werkzeug, or start the"
+                " program"
                 " with 'hipflask --as-flask', or its tests with 'pytest -p hipflask.pytest_alias'."
             )
     sys.meta_path.insert(0, _AliasFinder())
@@ -79,7 +83,7 @@ class _AliasFinder:
         own = module.__spec__
         spec = importlib.machinery.ModuleSpec(
             fullname,
-            _AliasLoader(module),
+            cast("Loader", _AliasLoader(module)),
             origin=own.origin if own is not None else None,
             is_package=hasattr(module, "__path__"),
         )
@@ -102,17 +106,20 @@ class _AliasLoader:
         return self._module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Undo what importlib wrote into the module: pickling, reloading and resources go by its real name."""
+        """Undo what importlib wrote into the module: pickling and reloading go by its real name."""
         module.__spec__ = self._spec
         vars(module).update(self._identity)
 
-    # The module's own loader refuses names that are not its own, so each question is passed on with the real name.
+    # The module's own loader refuses names that are not its own, so each question is passed on with the real
+    # name.
 
     def _ask(self, method: str, *args: Any) -> Any:
         loader = self._spec.loader if self._spec is not None else None
         question = getattr(loader, method, None)
         if question is None:
-            raise ImportError(f"the loader of {self._module.__name__!r} has no {method}()", name=self._module.__name__)
+            raise ImportError(
+                f"the loader of {self._module.__name__!r} has no {method}()", name=self._module.__name__
+            )
         return question(*args)
 
     def get_filename(self, fullname: str | None = None) -> str:
@@ -190,7 +197,11 @@ def _installed_spec(fullname: str) -> importlib.machinery.ModuleSpec | None:
         if spec is None:
             return None
         path = spec.submodule_search_locations
-    if spec is not None and spec.loader is not None and _is_ours(sys.modules.get(fullname.rpartition(".")[0])):
+    if (
+        spec is not None
+        and spec.loader is not None
+        and _is_ours(sys.modules.get(fullname.rpartition(".")[0]))
+    ):
         spec.loader = _SiblingLoader(spec.loader)  # type: ignore[assignment]
     return spec
 

@@ -1,7 +1,8 @@
 """The `hipflask` command: finding the application, and the commands `run`, `shell` and `routes`.
 
-An application adds commands of its own by `@app.cli.command()`, an installed distribution by the entry point group
-`flask.commands`. The environment variables are Flask's: `FLASK_APP`, `FLASK_DEBUG`, `FLASK_RUN_PORT` and so on.
+An application adds commands of its own by `@app.cli.command()`, an installed distribution by the entry point
+group `flask.commands`. The environment variables are Flask's: `FLASK_APP`, `FLASK_DEBUG`, `FLASK_RUN_PORT`
+and so on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import sys
 import traceback
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -24,7 +25,8 @@ from .helpers import get_debug_flag, get_load_dotenv
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FunctionType, ModuleType
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .app import Flask
 
@@ -38,7 +40,7 @@ class NoAppException(click.UsageError):
 # Finding the application.
 
 
-def _is_app(value: object) -> bool:
+def _is_app(value: object) -> TypeGuard[Flask]:
     from .app import Flask
 
     return isinstance(value, Flask)
@@ -47,8 +49,8 @@ def _is_app(value: object) -> bool:
 def find_best_app(module: ModuleType) -> Flask:
     """Find the application in a module when nobody has said which.
 
-    Looked for are, in this order: `app` and `application`; the only application there is; the factories `create_app`
-    and `make_app`, called without arguments.
+    Looked for are, in this order: `app` and `application`; the only application there is; the factories
+    `create_app` and `make_app`, called without arguments.
 
     Raises:
         NoAppException: If there is none, or more than one.
@@ -63,7 +65,8 @@ def find_best_app(module: ModuleType) -> Flask:
     where = module.__name__
     if apps:
         raise NoAppException(
-            f"Detected multiple Flask applications in module '{where}'. Use '{where}:name' to specify the correct one."
+            f"Detected multiple Flask applications in module '{where}'. Use '{where}:name' to specify the"
+            f" correct one."
         )
     for name in ("create_app", "make_app"):
         factory = getattr(module, name, None)
@@ -118,7 +121,8 @@ def find_app_by_string(module: ModuleType, app_name: str) -> Flask:
             if not _called_with_wrong_args(value):
                 raise
             raise NoAppException(
-                f"The factory {app_name!r} in module {where!r} could not be called with the specified arguments."
+                f"The factory {app_name!r} in module {where!r} could not be called with the specified"
+                f" arguments."
             ) from error
     if _is_app(value):
         return value  # type: ignore[no-any-return]
@@ -138,7 +142,9 @@ def _parse_app_name(app_name: str) -> tuple[str, list[Any], dict[str, Any]]:
         raise NoAppException(f"Function reference must be a simple name: {app_name!r}.")
     try:
         args = [ast.literal_eval(value) for value in expression.args]
-        kwargs = {item.arg: ast.literal_eval(item.value) for item in expression.keywords if item.arg is not None}
+        kwargs = {
+            item.arg: ast.literal_eval(item.value) for item in expression.keywords if item.arg is not None
+        }
     except ValueError:
         raise NoAppException(f"Failed to parse arguments as literal values: {app_name!r}.") from None
     return expression.func.id, args, kwargs
@@ -148,8 +154,8 @@ def prepare_import(path: str) -> str:
     """Make a file importable, and return the module's name.
 
     Args:
-        path: A module's file with or without `.py`, or a package's directory. The directory above the outermost
-            package is put first on `sys.path`.
+        path: A module's file with or without `.py`, or a package's directory. The directory above the
+            outermost package is put first on `sys.path`.
     """
     path = os.path.realpath(path)
     stem, extension = os.path.splitext(path)
@@ -201,7 +207,8 @@ class ScriptInfo:
         app_import_path: The module or file, and behind a colon the name or call.
         create_app: Makes the application, instead of importing it.
         set_debug_flag: Set `app.debug` from `FLASK_DEBUG`.
-        load_dotenv_defaults: Whether `.env` and `.flaskenv` are read; the option `--env-file` does that, not this class.
+        load_dotenv_defaults: Whether `.env` and `.flaskenv` are read; the option `--env-file` does that, not
+            this class.
 
     Implements: flask.cli.ScriptInfo (3.1).
     """
@@ -249,7 +256,8 @@ class ScriptInfo:
                     break
         if app is None:
             raise NoAppException(
-                "Could not locate a Flask application. Use the 'flask --app' option, 'FLASK_APP' environment variable,"
+                "Could not locate a Flask application. Use the 'flask --app' option, 'FLASK_APP'"
+                " environment variable,"
                 " or a 'wsgi.py' or 'app.py' file in the current directory."
             )
         return app
@@ -344,7 +352,8 @@ def _set_alias(ctx: click.Context, param: click.Option, value: bool) -> bool:
 
 _as_flask_option = click.Option(
     ["--as-flask"],
-    help="Let 'import flask' and 'import werkzeug' mean Hipflask, for applications and extensions that say so.",
+    help="Let 'import flask' and 'import werkzeug' mean Hipflask, for applications and extensions that say"
+    " so.",
     is_flag=True,
     # Eager, and first of all: nothing may import an application before it.
     is_eager=True,
@@ -363,8 +372,10 @@ _app_option = click.Option(
     ["-A", "--app"],
     metavar="IMPORT",
     help=(
-        "The application or its factory: 'module:name', where the module is a dotted name or a file. The name may be"
-        " left out if it is 'app', 'application', 'create_app' or 'make_app', and may be a call: 'name(args)'."
+        "The application or its factory: 'module:name', where the module is a dotted name or a file. The"
+        " name may be"
+        " left out if it is 'app', 'application', 'create_app' or 'make_app', and may be a call:"
+        " 'name(args)'."
     ),
     # Eager, so that --help shows the application's commands.
     is_eager=True,
@@ -402,7 +413,8 @@ _env_file_option = click.Option(
     ["-e", "--env-file"],
     type=click.Path(exists=True, dir_okay=False),
     help=(
-        "Read environment variables from this file; they win over those of '.env' and '.flaskenv', not over those that"
+        "Read environment variables from this file; they win over those of '.env' and '.flaskenv', not over"
+        " those that"
         " are set already. Needs python-dotenv."
     ),
     is_eager=True,
@@ -462,7 +474,8 @@ class FlaskGroup(AppGroup):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Find a command: built in, of a plugin, of the application.
 
-        The first two work without an application, or with one that fails to load. A plugin's replaces a built-in one.
+        The first two work without an application, or with one that fails to load. A plugin's replaces a
+        built-in one.
         """
         self._load_plugin_commands()
         command = super().get_command(ctx, name)
@@ -528,8 +541,8 @@ def _has_dotenv() -> bool:
 def load_dotenv(path: str | os.PathLike[str] | None = None, load_defaults: bool = True) -> bool:
     """Set environment variables from dotenv files.
 
-    The file of `path` wins over `.env`, which wins over `.flaskenv`; a variable that is set already stays. Without
-    `python-dotenv` nothing is loaded.
+    The file of `path` wins over `.env`, which wins over `.flaskenv`; a variable that is set already stays.
+    Without `python-dotenv` nothing is loaded.
 
     Args:
         path: A file.
@@ -543,7 +556,9 @@ def load_dotenv(path: str | os.PathLike[str] | None = None, load_defaults: bool 
     if not _has_dotenv():
         if path or os.path.isfile(".env") or os.path.isfile(".flaskenv"):
             click.secho(
-                " * Tip: There are .env files present. Install python-dotenv to use them.", fg="yellow", err=True
+                " * Tip: There are .env files present. Install python-dotenv to use them.",
+                fg="yellow",
+                err=True,
             )
         return False
     import dotenv
@@ -819,7 +834,8 @@ cli = FlaskGroup(
     params=[_as_flask_option],
     help=(
         "Run Flask applications on Hipflask.\n\n"
-        "The application is named by '--app' or FLASK_APP, or is in 'wsgi.py' or 'app.py' in the working directory."
+        "The application is named by '--app' or FLASK_APP, or is in 'wsgi.py' or 'app.py' in the working"
+        " directory."
     ),
 )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 if TYPE_CHECKING:
@@ -88,14 +89,15 @@ class Config(dict[str, Any]):
         if silent:
             return False
         raise RuntimeError(
-            f"The environment variable {variable_name!r} is not set: it should hold the path of a configuration file."
+            f"The environment variable {variable_name!r} is not set: it should hold the path of a"
+            f" configuration file."
         )
 
     def from_prefixed_env(self, prefix: str = "FLASK", *, loads: Callable[[str], Any] = loads) -> bool:
         """Load the environment variables that start with a prefix and an underscore.
 
-        `FLASK_DB__POOL=5` sets `config["DB"]["POOL"]` to the number 5: two underscores reach into a dictionary, which
-        is made if it is not there.
+        `FLASK_DB__POOL=5` sets `config["DB"]["POOL"]` to the number 5: two underscores reach into a
+        dictionary, which is made if it is not there.
 
         Args:
             prefix: Without its underscore.
@@ -107,10 +109,8 @@ class Config(dict[str, Any]):
         prefix += "_"
         for variable in sorted(name for name in os.environ if name.startswith(prefix)):
             value: Any = os.environ[variable]
-            try:
+            with suppress(Exception):  # What `loads` does not understand is plain text.
                 value = loads(value)
-            except Exception:
-                pass  # Not what `loads` understands, so it is plain text.
             key = variable[len(prefix) :]
             if "__" not in key:
                 self[key] = value
@@ -154,7 +154,8 @@ class Config(dict[str, Any]):
         """Take the upper-case attributes of a module or class.
 
         Args:
-            obj: The object, or its dotted name. An instance with properties must be made first; classes are not called.
+            obj: The object, or its dotted name. An instance with properties must be made first; classes are
+                not called.
         """
         if isinstance(obj, str):
             from .werkzeug.utils import import_string

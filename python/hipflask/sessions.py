@@ -1,7 +1,7 @@
 """Sessions: what they are, how one is opened and saved, and the default that keeps them in a signed cookie.
 
-The cookie is Flask's to the byte: `itsdangerous` with a timestamp, HMAC-SHA-1, and tagged JSON. An interface whose
-signing is not customised signs and verifies natively; any other goes through `itsdangerous` in Python.
+The cookie is Flask's to the byte: `itsdangerous` with a timestamp, HMAC-SHA-1, and tagged JSON. An interface
+whose signing is not customised signs and verifies natively; any other goes through `itsdangerous` in Python.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def _mark_modified(session: SecureCookieSession) -> None:
 
 
 class NullSession(SecureCookieSession):
-    """The session of an application without a secret key: it can be read, is empty, and refuses to be changed.
+    """The session of an application without a secret key: it can be read, is empty, and refuses to be
+    changed.
 
     Implements: flask.sessions.NullSession (3.1).
     """
@@ -169,7 +170,7 @@ class SessionInterface:
 
 
 def _lazy_sha1(string: bytes = b"") -> Any:
-    """Start a SHA-1, importing it now: a Python built for FIPS has none, and may be configured to another digest."""
+    """Start a SHA-1, imported only now: a Python built for FIPS has none, and can use another digest."""
     from hashlib import sha1
 
     return sha1(string)
@@ -259,7 +260,8 @@ class SecureCookieSessionInterface(SessionInterface):
         """Read the session from its cookie.
 
         Returns:
-            An empty session if the cookie is missing, forged, expired or broken; None if there is no secret key.
+            An empty session if the cookie is missing, forged, expired or broken; None if there is no secret
+            key.
         """
         native = self._signs_natively()
         serializer = None
@@ -286,8 +288,8 @@ class SecureCookieSessionInterface(SessionInterface):
         try:
             return self.session_class(serializer.loads(value, max_age=max_age))  # type: ignore[union-attr]
         except BadData:
-            # Also a payload that is signed but cannot be read: better an empty session than an error page that only
-            # deleting the cookie helps against.
+            # Also a payload that is signed but cannot be read: better an empty session than an error page
+            # that only deleting the cookie helps against.
             return self.session_class()
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
     from types import TracebackType
-    from wsgiref.types import WSGIEnvironment
 
+    from _typeshed.wsgi import WSGIEnvironment
     from click.testing import Result
 
     from .app import Flask
@@ -76,7 +76,8 @@ class EnvironBuilder(_test.EnvironBuilder):
 class FlaskClient(_test.Client):
     """Sends requests to an application, without a server.
 
-    In a `with` block the context of the last request stays, so that a test can look at `request`, `session` and `g`.
+    In a `with` block the context of the last request stays, so that a test can look at `request`, `session`
+    and `g`.
 
     Implements: flask.testing.FlaskClient (3.1).
     """
@@ -132,7 +133,7 @@ class FlaskClient(_test.Client):
         return environ
 
     def _request_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _BaseRequest:
-        """Make the request from what `open` got: a builder, an environ, a request, or a builder's arguments."""
+        """Make the request from what `open` got: a builder, an environ, a request, or arguments."""
         first = args[0] if args else None
         if isinstance(first, _BaseRequest):
             return type(first)(self._copy_environ(first.environ))
@@ -157,7 +158,8 @@ class FlaskClient(_test.Client):
         """Send a request.
 
         Args:
-            args: The arguments of `EnvironBuilder` without its application; or a builder, an environ or a request.
+            args: The arguments of `EnvironBuilder` without its application; or a builder, an environ or a
+                request.
             buffered: Read the whole body at once.
             follow_redirects: Send further requests until one is not redirected.
             kwargs: As `args`.

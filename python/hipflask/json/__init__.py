@@ -1,7 +1,7 @@
 """JSON by the application's rules.
 
-Each function asks the current application's provider (`app.json`), and follows Flask's default rules where there is no
-application.
+Each function asks the current application's provider (`app.json`), and follows Flask's default rules where
+there is no application.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How an application writes and reads JSON.
 
-The default provider writes natively whatever is made of plain types, and hands the rest to the standard library, whose
-bytes and errors are the reference.
+The default provider writes natively whatever is made of plain types, and hands the rest to the standard
+library, whose bytes and errors are the reference.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def _dumps(obj: Any, kwargs: dict[str, Any]) -> str:
 class DefaultJSONProvider(JSONProvider):
     """Flask's rules for JSON.
 
-    Dates become HTTP dates, `decimal.Decimal` and `uuid.UUID` text, dataclasses objects, and what has `__html__` its
-    markup.
+    Dates become HTTP dates, `decimal.Decimal` and `uuid.UUID` text, dataclasses objects, and what has
+    `__html__` its markup.
 
     Implements: flask.json.provider.DefaultJSONProvider (3.1).
     """
@@ -147,7 +147,8 @@ class DefaultJSONProvider(JSONProvider):
         return json.loads(s, **kwargs)
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
-        """Answer with JSON and a newline at its end, indented by two spaces in debug mode unless `compact` says more.
+        """Answer with JSON and a newline at its end, indented by two spaces in debug mode unless `compact`
+        says more.
 
         Raises:
             TypeError: If positional and keyword arguments are mixed.
@@ -158,5 +159,7 @@ class DefaultJSONProvider(JSONProvider):
             layout = {"indent": 2}
         else:
             layout = {"separators": (",", ":")}
-        response: Response = self._app.response_class(self.dumps(obj, **layout) + "\n", mimetype=self.mimetype)
+        response: Response = self._app.response_class(
+            self.dumps(obj, **layout) + "\n", mimetype=self.mimetype
+        )
         return response

@@ -1,7 +1,7 @@
 """JSON that keeps the types which JSON does not have, by tags.
 
-A tuple becomes `{" t": [...]}`, and so on; reading gives the tuple back. The session cookie is written this way, so the
-bytes are Flask's. To add a type, subclass `JSONTag` and `TaggedJSONSerializer.register` it.
+A tuple becomes `{" t": [...]}`, and so on; reading gives the tuple back. The session cookie is written this
+way, so the bytes are Flask's. To add a type, subclass `JSONTag` and `TaggedJSONSerializer.register` it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class JSONTag:
 
 
 class TagDict(JSONTag):
-    """A dictionary of one item whose key looks like a tag: the key gets two underscores, so that it does not."""
+    """A dictionary of one item whose key looks like a tag: it gets two underscores, so that it does not."""
 
     __slots__ = ()
     key = " di"
