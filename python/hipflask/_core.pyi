@@ -17,6 +17,9 @@ from hipflask.werkzeug.sansio.multipart import Event, State
 _R = TypeVar("_R", bound=RequestBase)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 __version__: str
 
 # json.rs
@@ -187,3 +190,61 @@ class ResponseBase:
     @overload
     def get_data(self, as_text: Literal[True]) -> str: ...
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers: ...
+
+# router.rs
+
+class CompiledRule:
+    trace: list[tuple[bool, str]]
+    converters: dict[str, Any]
+    def __init__(
+        self,
+        domain: str,
+        path: str,
+        merge: bool,
+        defaults: Mapping[str, Any] | None,
+        describe: Callable[[str, str | None, str | None], tuple[Any, ...]],
+    ) -> None: ...
+    def build(self, values: dict[str, Any], unknown: bool, map: Any) -> tuple[str, str]: ...
+
+class MapBase:
+    _remap: bool
+    merge_slashes: bool
+    host_matching: bool
+    def __init__(self, *_arguments: object, **_options: object) -> None: ...
+    def _compile(self, rules: list[Any], by_endpoint: dict[Any, list[Any]]) -> None: ...
+
+class MapAdapterBase:
+    map: MapBase
+    server_name: str
+    script_name: str
+    subdomain: str | None
+    url_scheme: str
+    path_info: str
+    default_method: str
+    query_args: Mapping[str, Any] | str | None
+    websocket: bool
+    def __init__(
+        self,
+        map: MapBase,
+        server_name: str,
+        script_name: str,
+        subdomain: str | None,
+        url_scheme: str,
+        path_info: str,
+        default_method: str,
+        query_args: Mapping[str, Any] | str | None = None,
+    ) -> None: ...
+    def _find(
+        self, path_info: str | None = None, method: str | None = None, websocket: bool | None = None
+    ) -> tuple[int, Any, Any]: ...
+    def build(
+        self,
+        endpoint: Any,
+        values: Mapping[str, Any] | None = None,
+        method: str | None = None,
+        force_external: bool = False,
+        append_unknown: bool = True,
+        url_scheme: str | None = None,
+    ) -> str: ...
+
+def redirect_url(scheme: str, host: str, script: str, path: str, query: str) -> str: ...

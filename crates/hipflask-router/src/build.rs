@@ -1,8 +1,8 @@
 //! Building paths from rules, and URLs from paths.
 
+use crate::Error;
 use crate::quote::quote_path;
 use crate::syntax::{Token, tokens};
-use crate::Error;
 
 /// A piece of a URL to be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn constants_melt_into_the_text_around_them() {
-        let template = Template::new("<d>", "/a b/<x>/<y>.é", |name| (name == "x").then(|| "1".into())).unwrap();
+        let template =
+            Template::new("<d>", "/a b/<x>/<y>.é", |name| (name == "x").then(|| "1".into())).unwrap();
         assert_eq!(template.domain, [Place::Variable(0)]);
         let path = [Place::Text("/a%20b/1/".into()), Place::Variable(2), Place::Text(".%C3%A9".into())];
         assert_eq!(template.path, path);

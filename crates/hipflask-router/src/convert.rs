@@ -172,6 +172,9 @@ mod tests {
     #[test]
     fn a_uuid_is_a_number_of_128_bits() {
         let text = "a8098c1a-f86e-11da-BD1A-00112444be1e";
-        assert_eq!(Conversion::Uuid.convert(text), Some(Value::Uuid(0xa809_8c1a_f86e_11da_bd1a_0011_2444_be1e)));
+        assert_eq!(
+            Conversion::Uuid.convert(text),
+            Some(Value::Uuid(0xa809_8c1a_f86e_11da_bd1a_0011_2444_be1e))
+        );
     }
 }

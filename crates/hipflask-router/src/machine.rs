@@ -119,9 +119,18 @@ impl Machine {
     }
 
     /// Walks to a rule. `path` is empty or begins with a slash.
-    pub(crate) fn walk<'p>(&self, rules: &[Compiled], domain: &'p str, path: &'p str, walk: &mut Walk<'p>) -> End {
-        let known = self.exact.get(domain).and_then(|paths| paths.get(path)).and_then(|&at| self.states.get(at));
-        if let Some(rule) = known.and_then(|state| state.rules.iter().find(|&&rule| walk.would_take(rules, rule))) {
+    pub(crate) fn walk<'p>(
+        &self,
+        rules: &[Compiled],
+        domain: &'p str,
+        path: &'p str,
+        walk: &mut Walk<'p>,
+    ) -> End {
+        let known =
+            self.exact.get(domain).and_then(|paths| paths.get(path)).and_then(|&at| self.states.get(at));
+        if let Some(rule) =
+            known.and_then(|state| state.rules.iter().find(|&&rule| walk.would_take(rules, rule)))
+        {
             return End::Rule(*rule);
         }
         let Some(root) = self.states.first() else { return End::Nowhere };
@@ -145,7 +154,8 @@ impl Machine {
     fn follow<'p>(&self, rules: &[Compiled], at: usize, rest: Option<&'p str>, walk: &mut Walk<'p>) -> End {
         let Some(state) = self.states.get(at) else { return End::Nowhere };
         let Some(rest) = rest else { return self.arrive(rules, state, walk) };
-        let (segment, after) = rest.split_once('/').map_or((rest, None), |(segment, after)| (segment, Some(after)));
+        let (segment, after) =
+            rest.split_once('/').map_or((rest, None), |(segment, after)| (segment, Some(after)));
         if let Some(&to) = state.statics.get(segment) {
             match self.follow(rules, to, after, walk) {
                 End::Nowhere => {}
@@ -202,7 +212,8 @@ impl Machine {
             return End::Rule(*rule);
         }
         let with_slash = state.statics.get("").and_then(|&to| self.states.get(to));
-        let beyond = with_slash.and_then(|state| state.rules.iter().find(|&&rule| walk.would_take(rules, rule)));
+        let beyond =
+            with_slash.and_then(|state| state.rules.iter().find(|&&rule| walk.would_take(rules, rule)));
         match beyond {
             Some(&rule) if rules.get(rule).is_some_and(|known| known.strict_slashes) => End::SlashMissing,
             Some(&rule) => End::Rule(rule),
@@ -244,7 +255,8 @@ impl Walk<'_> {
     /// Whether the rule accepts the method and protocol.
     fn would_take(&self, rules: &[Compiled], rule: usize) -> bool {
         rules.get(rule).is_some_and(|known| {
-            known.websocket == self.websocket && known.methods.is_none_or(|methods| methods.meets(self.method))
+            known.websocket == self.websocket
+                && known.methods.is_none_or(|methods| methods.meets(self.method))
         })
     }
 

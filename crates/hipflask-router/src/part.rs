@@ -17,10 +17,13 @@ impl Weight {
     /// More literals first, then longer ones, then more variables, then lighter ones.
     #[must_use]
     pub fn order(&self, other: &Self) -> Ordering {
-        let literals = other.literals.len().cmp(&self.literals.len()).then_with(|| other.literals.cmp(&self.literals));
+        let literals =
+            other.literals.len().cmp(&self.literals.len()).then_with(|| other.literals.cmp(&self.literals));
         literals.then_with(|| other.variables.len().cmp(&self.variables.len())).then_with(|| {
             let mut pairs = self.variables.iter().zip(&other.variables);
-            pairs.find_map(|(mine, theirs)| mine.partial_cmp(theirs).filter(|order| order.is_ne())).unwrap_or(Ordering::Equal)
+            pairs
+                .find_map(|(mine, theirs)| mine.partial_cmp(theirs).filter(|order| order.is_ne()))
+                .unwrap_or(Ordering::Equal)
         })
     }
 }

@@ -50,7 +50,12 @@ pub struct Native {
 #[derive(Debug, Clone)]
 enum Step {
     Literal(Box<str>),
-    Repeat { class: Class, least: usize, most: usize, lazy: bool },
+    Repeat {
+        class: Class,
+        least: usize,
+        most: usize,
+        lazy: bool,
+    },
     OneOf(Box<[Box<str>]>),
     Open(usize),
     Close(usize),
@@ -156,7 +161,9 @@ impl Attempt<'_> {
         let Some(rest) = self.text.get(at..) else { return false };
         match steps.get(step) {
             None => rest.is_empty(),
-            Some(Step::Literal(literal)) => rest.starts_with(&**literal) && self.run(step + 1, at + literal.len()),
+            Some(Step::Literal(literal)) => {
+                rest.starts_with(&**literal) && self.run(step + 1, at + literal.len())
+            }
             Some(Step::OneOf(words)) => {
                 words.iter().any(|word| rest.starts_with(&**word) && self.run(step + 1, at + word.len()))
             }
@@ -182,7 +189,9 @@ impl Attempt<'_> {
                 }
                 self.run(step + 1, at + slash)
             }
-            Some(Step::Repeat { class, least, most, lazy }) => self.repeat(step, at, class, (*least, *most), *lazy),
+            Some(Step::Repeat { class, least, most, lazy }) => {
+                self.repeat(step, at, class, (*least, *most), *lazy)
+            }
         }
     }
 
@@ -213,7 +222,9 @@ impl Attempt<'_> {
             if self.run(step + 1, end) {
                 return true;
             }
-            let Some(last) = self.text.get(at..end).and_then(|piece| piece.chars().next_back()) else { return false };
+            let Some(last) = self.text.get(at..end).and_then(|piece| piece.chars().next_back()) else {
+                return false;
+            };
             taken -= 1;
             end -= last.len_utf8();
         }
@@ -342,7 +353,9 @@ fn escape(text: &str) -> Option<(Class, &str)> {
         'd' => Some((Class::Digit, rest)),
         'D' => Some((Class::Set { items: Box::new([Item::Digit]), negated: true }, rest)),
         letter if letter.is_alphanumeric() => None,
-        literal => Some((Class::Set { items: Box::new([Item::Range(literal, literal)]), negated: false }, rest)),
+        literal => {
+            Some((Class::Set { items: Box::new([Item::Range(literal, literal)]), negated: false }, rest))
+        }
     }
 }
 
@@ -410,10 +423,14 @@ mod tests {
 
     #[test]
     fn what_the_subset_lacks_is_left_to_others() {
-        for regex in [r"\w+", "(a)", "a|b", "^a", "a$", "a++", "a**", "[[a]", "[a--b]", "a{,", r"[\w]", "]", r"\bx"] {
+        for regex in
+            [r"\w+", "(a)", "a|b", "^a", "a$", "a++", "a**", "[[a]", "[a--b]", "a{,", r"[\w]", "]", r"\bx"]
+        {
             assert!(Native::compile(&[piece(regex)], false).is_none(), "{regex}");
         }
-        for regex in ["[a-z0-9_-]+", "[^/]*", "abc", r"a\.b", r"[\d.]{2,3}?", "(?:a|b\\-c|)", r"\D", "", "[]a]"] {
+        for regex in
+            ["[a-z0-9_-]+", "[^/]*", "abc", r"a\.b", r"[\d.]{2,3}?", "(?:a|b\\-c|)", r"\D", "", "[]a]"]
+        {
             let known = Native::compile(&[piece(regex)], false).is_some();
             assert_eq!(known, regex != "[]a]", "{regex}");
         }

@@ -270,7 +270,9 @@ impl Router {
     fn look_merged(&self, domain: &str, mut path: String, before: Walk<'_>) -> Outcome<'static> {
         let mut walk = Walk { texts: Vec::new(), ..before };
         match self.machine.walk(&self.rules, domain, &path, &mut walk) {
-            End::Rule(rule) if self.rules.get(rule).is_some_and(|known| known.merge_slashes) => Outcome::Redirect(path),
+            End::Rule(rule) if self.rules.get(rule).is_some_and(|known| known.merge_slashes) => {
+                Outcome::Redirect(path)
+            }
             End::SlashMissing => {
                 path.push('/');
                 Outcome::Redirect(path)
@@ -416,9 +418,14 @@ mod tests {
         ];
         let router = Router::new(&rules, true).unwrap();
         assert_eq!(found(&router, "/x"), Some(1));
-        let Outcome::Refused(Refusal::Method(allowed)) = router.matches("", "/x", "BREW", false) else { panic!() };
+        let Outcome::Refused(Refusal::Method(allowed)) = router.matches("", "/x", "BREW", false) else {
+            panic!()
+        };
         assert_eq!(router.method_names(allowed), ["DELETE", "GET", "POST"]);
-        assert_eq!(Router::new(&rules[2..], true).unwrap().matches("", "/ws", "GET", false), Outcome::Refused(Refusal::Protocol));
+        assert_eq!(
+            Router::new(&rules[2..], true).unwrap().matches("", "/ws", "GET", false),
+            Outcome::Refused(Refusal::Protocol)
+        );
     }
 
     #[test]
@@ -436,7 +443,8 @@ mod tests {
     fn a_number_outside_its_limits_matches_nothing() {
         let limits = crate::Limits { max: Some(9), ..crate::Limits::none() };
         let number = Variable { conversion: Conversion::Integer(limits), ..integer("n") };
-        let router = Router::new(&[rule("/<int(max=9):n>", &[number]), rule("/<s>", &[text("s")])], true).unwrap();
+        let router =
+            Router::new(&[rule("/<int(max=9):n>", &[number]), rule("/<s>", &[text("s")])], true).unwrap();
         assert_eq!(found(&router, "/9"), Some(0));
         assert_eq!(router.matches("", "/10", "GET", false), Outcome::Refused(Refusal::NotFound));
     }

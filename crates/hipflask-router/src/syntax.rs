@@ -142,7 +142,9 @@ mod tests {
 
     #[test]
     fn a_bracket_that_opens_no_variable_is_refused() {
-        for rule in ["/<", "/<>", "/<a", "/<1a>", "/<int:>", "/<int(>", "/<int(1)>", "/<a b>", "/<é>", "/<r(\n):x>"] {
+        for rule in
+            ["/<", "/<>", "/<a", "/<1a>", "/<int:>", "/<int(>", "/<int(1)>", "/<a b>", "/<é>", "/<r(\n):x>"]
+        {
             assert!(tokens(rule).is_err(), "{rule}");
         }
     }

@@ -36,8 +36,10 @@ pub(crate) struct MapAdapterBase {
 impl MapAdapterBase {
     #[new]
     #[pyo3(signature = (*_arguments, **_options))]
-    #[pyo3(text_signature = "(map, server_name, script_name, subdomain, url_scheme, path_info, default_method, \
-                             query_args=None)")]
+    #[pyo3(
+        text_signature = "(map, server_name, script_name, subdomain, url_scheme, path_info, default_method, \
+                             query_args=None)"
+    )]
     fn new(_arguments: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
             map: None,
@@ -123,7 +125,8 @@ impl MapAdapterBase {
             Some(subdomain) if !map.get().host_matching() => text(Some(subdomain.bind(py)))?,
             _ => text(bound(py, self.server_name.as_ref()))?,
         };
-        let refused = match snapshot.router.matches(domain, path, method, websocket.unwrap_or(self.websocket)) {
+        let refused = match snapshot.router.matches(domain, path, method, websocket.unwrap_or(self.websocket))
+        {
             Outcome::Found(found) => match snapshot.values(py, &found) {
                 Ok(values) => {
                     let kind = u8::from(snapshot.is_special(found.rule));
@@ -160,8 +163,10 @@ impl MapAdapterBase {
     ///
     /// Implements: werkzeug.routing.MapAdapter.build (3.1).
     #[pyo3(signature = (endpoint, values=None, method=None, force_external=None, append_unknown=None, url_scheme=None))]
-    #[pyo3(text_signature = "($self, endpoint, values=None, method=None, force_external=False, append_unknown=True, \
-                             url_scheme=None)")]
+    #[pyo3(
+        text_signature = "($self, endpoint, values=None, method=None, force_external=False, append_unknown=True, \
+                             url_scheme=None)"
+    )]
     #[allow(clippy::too_many_arguments, reason = "Werkzeug's signature")]
     fn build<'py>(
         slf: &Bound<'py, Self>,
@@ -239,7 +244,9 @@ impl MapAdapterBase {
         let mut first = None;
         for (rule, entry) in snapshot.rules_of(wanted.endpoint)? {
             let Some(built) = build_rule(py, snapshot, (rule, entry), wanted, method)? else { continue };
-            if !wanted.map.get().host_matching() || built.domain == text(bound(py, self.server_name.as_ref()))? {
+            if !wanted.map.get().host_matching()
+                || built.domain == text(bound(py, self.server_name.as_ref()))?
+            {
                 return Ok(Some(built));
             }
             if first.is_none() {

@@ -18,6 +18,8 @@ pub(crate) struct CompiledRule {
     pub(crate) converters: Vec<Py<PyAny>>,
     encoders: Vec<Encoder>,
     template: Template,
+    /// How many values the template takes.
+    places: usize,
     /// Every name that the rule uses: its variables and its defaults.
     used: Vec<Box<str>>,
 }
@@ -57,12 +59,17 @@ impl CompiledRule {
             converters: Vec::new(),
             encoders: Vec::new(),
             template: Template { domain: Vec::new(), path: Vec::new() },
+            places: 0,
             used: Vec::new(),
         };
         for text in [domain, &compiled.path.clone()] {
             for token in tokens(text).map_err(|_| malformed(py, text))? {
                 if let Token::Variable { name, converter, arguments } = token {
-                    compiled.add_variable(py, name, describe.call1((name, converter, arguments))?.extract()?)?;
+                    compiled.add_variable(
+                        py,
+                        name,
+                        describe.call1((name, converter, arguments))?.extract()?,
+                    )?;
                 }
             }
         }
@@ -72,7 +79,8 @@ impl CompiledRule {
                 let key = key?;
                 let name = key.str()?.to_str()?.to_owned();
                 if let Some(at) = compiled.variables.iter().position(|variable| *variable.name == *name)
-                    && let (Some(encoder), Some(converter)) = (compiled.encoders.get(at), compiled.converters.get(at))
+                    && let (Some(encoder), Some(converter)) =
+                        (compiled.encoders.get(at), compiled.converters.get(at))
                 {
                     let mut text = String::new();
                     encoder.encode(py, converter, &defaults.get_item(&key)?, &mut text)?;
@@ -87,6 +95,8 @@ impl CompiledRule {
             constants.iter().find(|(constant, _)| constant == name).map(|(_, text)| text.clone())
         })
         .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let places = compiled.template.domain.iter().chain(&compiled.template.path);
+        compiled.places = places.filter(|place| matches!(place, Place::Variable(_))).count();
         Ok(compiled)
     }
 
@@ -134,7 +144,8 @@ impl CompiledRule {
 
 impl CompiledRule {
     fn add_variable(&mut self, py: Python<'_>, name: &str, described: Described<'_>) -> PyResult<()> {
-        let Described(converter, regex, weight, isolating, decode, encode, (digits, min, max), words) = described;
+        let Described(converter, regex, weight, isolating, decode, encode, (digits, min, max), words) =
+            described;
         if self.variables.iter().any(|variable| *variable.name == *name) {
             return Err(PyValueError::new_err(format!("variable name '{name}' used twice.")));
         }
@@ -166,23 +177,21 @@ impl CompiledRule {
         unknown: bool,
         map: &Bound<'_, PyAny>,
     ) -> PyResult<(String, String)> {
+        let mut query = String::new();
+        if unknown && values.len() > self.places {
+            self.append_query(values, map, &mut query)?;
+        }
         let mut domain = String::new();
         let mut path = String::with_capacity(64);
-        let mut filled = 0;
         for (places, out) in [(&self.template.domain, &mut domain), (&self.template.path, &mut path)] {
             for place in places {
                 match place {
                     Place::Text(text) => out.push_str(text),
-                    Place::Variable(at) => {
-                        self.fill(py, *at, values, out)?;
-                        filled += 1;
-                    }
+                    Place::Variable(at) => self.fill(py, *at, values, out)?,
                 }
             }
         }
-        if unknown && values.len() > filled {
-            self.append_query(values, map, &mut path)?;
-        }
+        path.push_str(&query);
         Ok((domain, path))
     }
 
@@ -192,14 +201,22 @@ impl CompiledRule {
         {
             let name = name.bind(py);
             let value = values.get_item(name)?.ok_or_else(|| {
-                pyo3::exceptions::PyTypeError::new_err(format!("the rule {:?} needs a value for {name:?}", self.path))
+                pyo3::exceptions::PyTypeError::new_err(format!(
+                    "the rule {:?} needs a value for {name:?}",
+                    self.path
+                ))
             })?;
             encoder.encode(py, converter, &value, out)?;
         }
         Ok(())
     }
 
-    fn append_query(&self, values: &Bound<'_, PyDict>, map: &Bound<'_, PyAny>, path: &mut String) -> PyResult<()> {
+    fn append_query(
+        &self,
+        values: &Bound<'_, PyDict>,
+        map: &Bound<'_, PyAny>,
+        path: &mut String,
+    ) -> PyResult<()> {
         let extra = PyList::empty(values.py());
         for (key, value) in values.iter() {
             if !key.cast::<PyString>().is_ok_and(|key| key.to_str().is_ok_and(|key| self.uses(key))) {

@@ -77,12 +77,19 @@ impl Encoder {
 }
 
 /// Appends `?key=value&…` from pairs, in the map's order.
-pub(crate) fn append_unknown(extra: &Bound<'_, PyList>, map: &Bound<'_, PyAny>, out: &mut String) -> PyResult<()> {
+pub(crate) fn append_unknown(
+    extra: &Bound<'_, PyList>,
+    map: &Bound<'_, PyAny>,
+    out: &mut String,
+) -> PyResult<()> {
     let py = extra.py();
     let mut pairs = Vec::with_capacity(extra.len());
     for pair in extra.iter() {
         let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
-        if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() || value.is_instance_of::<PySet>() {
+        if value.is_instance_of::<PyList>()
+            || value.is_instance_of::<PyTuple>()
+            || value.is_instance_of::<PySet>()
+        {
             for one in value.try_iter()? {
                 pairs.push((key.clone(), one?));
             }
@@ -136,7 +143,12 @@ fn push_filled(out: &mut String, number: &str, digits: usize) {
     out.push_str(unsigned);
 }
 
-fn push_own(py: Python<'_>, converter: &Py<PyAny>, value: &Bound<'_, PyAny>, out: &mut String) -> PyResult<()> {
+fn push_own(
+    py: Python<'_>,
+    converter: &Py<PyAny>,
+    value: &Bound<'_, PyAny>,
+    out: &mut String,
+) -> PyResult<()> {
     let text = converter.bind(py).call_method1(intern!(py, "to_url"), (value,))?;
     out.push_str(text.str()?.to_str()?);
     Ok(())

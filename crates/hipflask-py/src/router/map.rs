@@ -103,7 +103,12 @@ impl MapBase {
     }
 
     /// Compiles rules, given in the order of their adding, and by endpoint in the order of building.
-    fn _compile(&self, py: Python<'_>, rules: &Bound<'_, PyList>, by_endpoint: &Bound<'_, PyDict>) -> PyResult<()> {
+    fn _compile(
+        &self,
+        py: Python<'_>,
+        rules: &Bound<'_, PyList>,
+        by_endpoint: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
         let merge = self.merge_slashes.load(Ordering::Acquire);
         let snapshot = Arc::new(Snapshot::new(py, rules, by_endpoint, merge)?);
         let old = {
@@ -202,16 +207,25 @@ impl Snapshot {
     }
 
     /// The rules of an endpoint, in the order of building.
-    pub(crate) fn rules_of(&self, endpoint: &Bound<'_, PyAny>) -> PyResult<impl Iterator<Item = (usize, &Entry)>> {
+    pub(crate) fn rules_of(
+        &self,
+        endpoint: &Bound<'_, PyAny>,
+    ) -> PyResult<impl Iterator<Item = (usize, &Entry)>> {
         let place: Option<usize> = match self.endpoints.bind(endpoint.py()).get_item(endpoint)? {
             Some(place) => Some(place.extract()?),
             None => None,
         };
-        let rules = place.and_then(|place| self.by_endpoint.get(place)).map(Vec::as_slice).unwrap_or_default();
+        let rules =
+            place.and_then(|place| self.by_endpoint.get(place)).map(Vec::as_slice).unwrap_or_default();
         Ok(rules.iter().filter_map(|&rule| Some((rule, self.rules.get(rule)?))))
     }
 
-    fn new(py: Python<'_>, rules: &Bound<'_, PyList>, by_endpoint: &Bound<'_, PyDict>, merge: bool) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        rules: &Bound<'_, PyList>,
+        by_endpoint: &Bound<'_, PyDict>,
+        merge: bool,
+    ) -> PyResult<Self> {
         let mut places = std::collections::HashMap::with_capacity(rules.len());
         let mut entries = Vec::with_capacity(rules.len());
         let mut natives = Vec::with_capacity(rules.len());
@@ -240,7 +254,9 @@ impl Snapshot {
             }
         };
         match Router::with_search(&natives, merge, &mut search) {
-            Ok(router) => Ok(Self { router, rules: entries, endpoints: endpoints.unbind(), by_endpoint: grouped }),
+            Ok(router) => {
+                Ok(Self { router, rules: entries, endpoints: endpoints.unbind(), by_endpoint: grouped })
+            }
             Err(error) => Err(failure.unwrap_or_else(|| PyValueError::new_err(error.to_string()))),
         }
     }
@@ -274,12 +290,14 @@ fn mark_specials(entries: &mut [Entry], group: &[usize]) {
 impl Entry {
     fn new(rule: &Bound<'_, PyAny>) -> PyResult<(Self, Rule)> {
         let py = rule.py();
-        let compiled: Py<CompiledRule> = rule.getattr(intern!(py, "_compiled"))?.cast_into::<CompiledRule>()?.unbind();
+        let compiled: Py<CompiledRule> =
+            rule.getattr(intern!(py, "_compiled"))?.cast_into::<CompiledRule>()?.unbind();
         let flag = |name: &Bound<'_, PyString>| rule.getattr(name)?.is_truthy();
         let methods: Option<Bound<'_, PyAny>> = rule.getattr(intern!(py, "methods"))?.extract()?;
         let methods = match methods {
             Some(methods) => {
-                let names: PyResult<Vec<String>> = methods.try_iter()?.map(|method| method?.extract()).collect();
+                let names: PyResult<Vec<String>> =
+                    methods.try_iter()?.map(|method| method?.extract()).collect();
                 Some(names?.into_iter().map(String::into_boxed_str).collect())
             }
             None => None,
@@ -381,7 +399,8 @@ impl Foreign {
             false => text.char_indices().nth(at).map_or(text.len(), |(byte, _)| byte),
         };
         for group in &self.groups {
-            let (start, end): (usize, usize) = found.call_method1(intern!(py, "span"), (*group,))?.extract()?;
+            let (start, end): (usize, usize) =
+                found.call_method1(intern!(py, "span"), (*group,))?.extract()?;
             spans.push(byte(start)..byte(end));
         }
         Ok(true)

@@ -22,8 +22,8 @@ class ValidationError(ValueError):
 class BaseConverter:
     """The converter from which all others derive: one segment of text.
 
-    A subclass sets `regex`, and `weight` if it is to be tried before (lower) or after (higher) others. One whose
-    `regex` has a slash may match several segments, unless it sets `part_isolating` itself.
+    A subclass sets `regex`, and `weight` if it is to be tried before (lower) or after (higher) others. One
+    whose `regex` has a slash may match several segments, unless it sets `part_isolating` itself.
     """
 
     regex = "[^/]+"
@@ -216,8 +216,9 @@ def describe(converter: Any) -> tuple[Any, ...]:
     """Tell the native router about a converter.
 
     Returns:
-        The converter, its regular expression, weight and isolation, the names of the native functions that stand in
-        for its `to_python` and `to_url` (`own` where it must be called), the limits of numbers, and the words.
+        The converter, its regular expression, weight and isolation, the names of the native functions that
+        stand in for its `to_python` and `to_url` (`own` where it must be called), the limits of numbers, and
+        the words.
     """
     kind = type(converter)
     own = vars(converter) if hasattr(converter, "__dict__") else {}

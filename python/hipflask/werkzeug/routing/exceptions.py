@@ -34,7 +34,7 @@ class RequestRedirect(HTTPException, RoutingException):
         super().__init__(new_url)
         self.new_url = new_url
 
-    def get_response(  # type: ignore[override]
+    def get_response(
         self,
         environ: WSGIEnvironment | Request | None = None,
         scope: dict[str, Any] | None = None,

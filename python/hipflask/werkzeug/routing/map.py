@@ -170,8 +170,8 @@ class Map(_core.MapBase):
         Args:
             environ: The WSGI environment, or a request that has one.
             server_name: The host that is no subdomain; the request's own host if not given.
-            subdomain: The subdomain; what stands before `server_name` in the request's host if not given. A request
-                for another host gets a subdomain that matches nothing, and a warning.
+            subdomain: The subdomain; what stands before `server_name` in the request's host if not given. A
+                request for another host gets a subdomain that matches nothing, and a warning.
         """
         from .._internal import _get_environ, _wsgi_decoding_dance
         from ..wsgi import get_host
@@ -205,7 +205,7 @@ class Map(_core.MapBase):
         )
 
     def update(self) -> None:
-        """Compile the map, if rules were added since the last time. Matching and building do so by themselves."""
+        """Compile the map, if rules were added since the last time. Matching and building do so, too."""
         if not self._remap:
             return
         with self._remap_lock:
@@ -228,7 +228,7 @@ class MapAdapter(_core.MapAdapterBase):
     Implements: werkzeug.routing.MapAdapter (3.1).
     """
 
-    map: Map  # type: ignore[assignment]
+    map: Map
 
     def dispatch(
         self,
@@ -243,8 +243,8 @@ class MapAdapter(_core.MapAdapterBase):
             view_func: Gets the endpoint and a dict.
             path_info: The path, if not the bound one.
             method: The method, if not the bound one.
-            catch_http_exceptions: Return an `HTTPException`, which is a WSGI application, instead of raising it. A
-                redirect of the routing itself is always returned.
+            catch_http_exceptions: Return an `HTTPException`, which is a WSGI application, instead of raising
+                it. A redirect of the routing itself is always returned.
         """
         from ..exceptions import HTTPException
 

@@ -133,10 +133,10 @@ class Rule(RuleFactory):
     """One URL pattern and the endpoint that it leads to.
 
     Args:
-        string: The path. `<name>`, `<converter:name>` and `<converter(arguments):name>` stand for variables. A path
-            that ends with a slash is also found without it, by a redirect.
-        defaults: Values that the view gets beside those from the path. If another rule of the endpoint takes them
-            from the path, a request for just these values is redirected here.
+        string: The path. `<name>`, `<converter:name>` and `<converter(arguments):name>` stand for variables.
+            A path that ends with a slash is also found without it, by a redirect.
+        defaults: Values that the view gets beside those from the path. If another rule of the endpoint takes
+            them from the path, a request for just these values is redirected here.
         subdomain: The subdomain, itself with variables if wanted.
         methods: The methods; all if not given. `GET` brings `HEAD` with it.
         build_only: The rule never matches.
@@ -268,7 +268,7 @@ class Rule(RuleFactory):
         self._converters = self._compiled.converters
 
     def build(self, values: Mapping[str, Any], append_unknown: bool = True) -> tuple[str, str] | None:
-        """Return the subdomain (or host) and the path for these values, or None if a converter refuses one."""
+        """Return subdomain (or host) and path for these values, or None if a converter refuses one."""
         try:
             return self._compiled.build(dict(values), append_unknown, self.map)
         except ValidationError:
@@ -329,7 +329,7 @@ def parse_converter_args(argstr: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Parse what stands in parentheses after a converter's name.
 
     Returns:
-        The positional and the keyword arguments: numbers, `True`, `False`, `None`, and strings with or without quotes.
+        The positional and the keyword arguments: numbers, `True`, `False`, `None`, or strings.
 
     Raises:
         ValueError: If something between two arguments is none.
