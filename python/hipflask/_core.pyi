@@ -17,8 +17,6 @@ from hipflask.werkzeug.sansio.multipart import Event, State
 _R = TypeVar("_R", bound=RequestBase)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-from collections.abc import Callable, Mapping
-from typing import Any
 
 __version__: str
 
