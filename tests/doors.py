@@ -125,7 +125,53 @@ class WsgiDoor:
         pass
 
 
-DOORS: dict[str, type[Door]] = {"client": TestClientDoor, "wsgi": WsgiDoor}
+class LiveDoor:
+    """Through the engine, on a real socket: the fast lane."""
+
+    def __init__(self, app: Any) -> None:
+        import http.client
+
+        from hipflask import _core
+
+        self.server = _core.Server(app, ["127.0.0.1:0"])
+        self.server.start()
+        host, _, port = self.server.addresses[0].rpartition(":")
+        self.connection = http.client.HTTPConnection(host, int(port), timeout=20)
+
+    def exchange(self, method: str, url: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self.connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+        self.connection.putheader("Host", parts.netloc)
+        for name, value in headers:
+            self.connection.putheader(name, value)
+        if body:
+            self.connection.putheader("Content-Length", str(len(body)))
+        self.connection.endheaders(body or None)
+        with self.connection.getresponse() as response:
+            status = f"{response.status} {response.reason}"
+            return Answer(status, response.getheaders(), response.read())
+
+    def close(self) -> None:
+        self.connection.close()
+        self.server.stop()
+
+
+class FullLaneDoor(LiveDoor):
+    """Through the engine, with middleware around the app: the full lane."""
+
+    def __init__(self, app: Any) -> None:
+        inner = app.wsgi_app
+        app.wsgi_app = lambda environ, start_response: inner(environ, start_response)
+        super().__init__(app)
+
+
+DOORS: dict[str, type[Door]] = {
+    "client": TestClientDoor,
+    "wsgi": WsgiDoor,
+    "live": LiveDoor,
+    "live-full-lane": FullLaneDoor,
+}
 
 
 class Client:
