@@ -121,7 +121,9 @@ def run(
     if use_debugger:
         from .werkzeug.debug import DebuggedApplication
 
-        app = DebuggedApplication(app, evalex=use_evalex)
+        debugged = DebuggedApplication(app, evalex=use_evalex)
+        debugged.trusted_hosts.append(host)
+        app = debugged
 
     if not use_reloader:
         _serve(app, host, port, threads, access_log, quiet, os.environ.get(_SOCKET_VARIABLE))

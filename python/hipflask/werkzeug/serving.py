@@ -1,8 +1,9 @@
 """Werkzeug's names for starting a server, in front of our own engine.
 
 `run_simple` and `make_server` bind the socket here, so that it survives a reload and its errors are told in
-plain words, and hand it to `hipflask.serving.serve`. Does not parse HTTP and does not schedule requests:
-the engine does.
+plain words, and hand it to `hipflask._core.Server`. Does not parse HTTP and does not schedule requests: the
+engine does. The engine does not speak TLS: a server with an `ssl_context` is refused, while the functions that
+make certificates work.
 
 Implements: werkzeug.serving (3.1).
 """
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.x509 import Certificate
 
-    from ..serving import Running
+    from .._core import Server
 
     _TSSLContextArg = ssl.SSLContext | tuple[str, str | None] | str
+
+#: How long requests that run may go on when the server stops.
+_GRACE_SECONDS = 10.0
 
 #: How many connections may wait for `accept`.
 LISTEN_QUEUE = 128
@@ -38,7 +42,8 @@ can_fork = hasattr(os, "fork")
 class WSGIRequestHandler:
     """Writes the log of requests. Subclass it and hand it to `run_simple` to log differently.
 
-    The engine reads the requests; there is nothing here to override about that.
+    The engine reads the requests, so there is nothing else here to override. A server with a subclass calls
+    the application in the full lane, since the handler stands in front of it.
 
     Args:
         client_address: Who sent the request.
@@ -98,12 +103,12 @@ class BaseWSGIServer:
         app: The application.
         handler: What logs the requests.
         passthrough_errors: Stop serving and raise what an application raises.
-        ssl_context: Certificate and key for TLS: a pair of files, `"adhoc"`, or a context of
-            `load_ssl_context`.
+        ssl_context: Must be None.
         fd: A listening socket to use instead of a new one.
 
     Raises:
         SystemExit: If the address is in use or not ours; the reason is printed.
+        ValueError: If TLS is wanted.
     """
 
     multithread = False
@@ -121,6 +126,7 @@ class BaseWSGIServer:
         fd: int | None = None,
     ) -> None:
         import socket
+        import threading
 
         self.host = host
         self.port = port
@@ -128,10 +134,14 @@ class BaseWSGIServer:
         self.RequestHandlerClass = WSGIRequestHandler if handler is None else handler
         self.passthrough_errors = passthrough_errors
         self.address_family = select_address_family(host, port)
-        self._tls = _tls_files(ssl_context)
         self.ssl_context = ssl_context
-        self._running: Running | None = None
-        self._stopped = False
+        if ssl_context is not None:
+            raise ValueError(
+                "This server does not speak TLS. Put a proxy in front of it, or drop ssl_context."
+            )
+        self._stop = threading.Event()
+        self._done = threading.Event()
+        self._done.set()
         self._failure: BaseException | None = None
 
         if fd is None:
@@ -164,34 +174,46 @@ class BaseWSGIServer:
         Args:
             poll_interval: Without effect; the engine is woken at once.
         """
-        from ..serving import serve
+        import atexit
 
+        server = self._start()
+        # A process that ends elsewhere, as on a reload, must not take the interpreter from under the engine.
+        atexit.register(server.stop, 0)
+        self._done.clear()
         try:
-            if not self._stopped:
-                self._running = serve(
-                    self._raising_app if self.passthrough_errors else self.app,
-                    fds=[self.socket.fileno()],
-                    threads=None if self.multithread else 1,
-                    tls=self._tls,
-                    access_log=self._log_answer,
-                )
-                if self._stopped:
-                    self._running.stop()
-                self._running.wait()
+            self._stop.wait()
         except KeyboardInterrupt:
-            if self._running is not None:
-                self._running.stop()
+            pass
         finally:
-            self._running = None
+            server.stop(_GRACE_SECONDS)
+            atexit.unregister(server.stop)
             self.server_close()
+            self._done.set()
         if self._failure is not None:
             raise self._failure
 
+    def _start(self) -> Server:
+        from .._core import Server
+
+        app = self.app
+        if self.passthrough_errors:
+            app = self._raising(app)
+        own_log = self.RequestHandlerClass is not WSGIRequestHandler
+        if own_log:
+            app = self._logging(app)
+        server = Server(
+            app,
+            [f"fd:{self.socket.fileno()}"],
+            threads=None if self.multithread else 1,
+            access_log=not own_log,
+        )
+        server.start()
+        return server
+
     def shutdown(self) -> None:
-        """Make `serve_forever` return, from any thread. Requests that run are finished."""
-        self._stopped = True
-        if self._running is not None:
-            self._running.stop()
+        """Make `serve_forever` return, from any other thread. Requests that run are finished."""
+        self._stop.set()
+        self._done.wait()
 
     def server_close(self) -> None:
         """Close the listening socket."""
@@ -212,7 +234,6 @@ class BaseWSGIServer:
         if isinstance(self.server_address, str):
             _log("info", " * Running on %s", self.host)
             return
-        scheme = "http" if self._tls is None else "https"
         hosts = [self.host]
         lines = []
         if self.host in ("0.0.0.0", "::"):
@@ -220,19 +241,37 @@ class BaseWSGIServer:
             hosts = ["127.0.0.1" if self.host == "0.0.0.0" else "::1", get_interface_ip(self.address_family)]
         for host in hosts:
             name = f"[{host}]" if self.address_family == socket.AF_INET6 and ":" in host else host
-            lines.append(f" * Running on {scheme}://{name}:{self.port}")
+            lines.append(f" * Running on http://{name}:{self.port}")
         _log("info", "\n".join(lines))
 
-    def _log_answer(self, client: tuple[str, int] | str, requestline: str, status: int) -> None:
-        self.RequestHandlerClass(client, requestline, self).log_request(status)
+    def _logging(self, app: WSGIApplication) -> WSGIApplication:
+        """The application with a line of the log for each response that it starts."""
 
-    def _raising_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            return self.app(environ, start_response)
-        except BaseException as error:
-            self._failure = error
-            self.shutdown()
-            raise
+        def logged(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            address = environ.get("REMOTE_ADDR", ""), int(environ.get("REMOTE_PORT") or 0)
+            line = f"{environ['REQUEST_METHOD']} {environ.get('RAW_URI') or environ['PATH_INFO']}"
+            handler = self.RequestHandlerClass(address, f"{line} {environ['SERVER_PROTOCOL']}", self)
+
+            def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+                handler.log_request(status.partition(" ")[0])
+                return start_response(status, headers, exc_info)
+
+            return app(environ, start)
+
+        return logged
+
+    def _raising(self, app: WSGIApplication) -> WSGIApplication:
+        """The application, which stops the server when it raises."""
+
+        def raising(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            try:
+                return app(environ, start_response)
+            except BaseException as error:
+                self._failure = error
+                self._stop.set()
+                raise
+
+        return raising
 
     def __enter__(self) -> BaseWSGIServer:
         return self
@@ -315,7 +354,7 @@ def run_simple(
         request_handler: What logs the requests.
         static_files: URL prefixes and the directories, files or `(package, path)` served below them.
         passthrough_errors: Stop serving and raise what the application raises.
-        ssl_context: Certificate and key for TLS.
+        ssl_context: Must be None.
 
     Raises:
         TypeError: If the port is not a number.
@@ -483,12 +522,7 @@ def load_ssl_context(
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if protocol is None else protocol)
     context.load_cert_chain(cert_file, pkey_file)
-    # A context does not tell where its certificate came from, and the engine has its own TLS.
-    _loaded[id(context)] = (context, (cert_file, pkey_file))
     return context
-
-
-_loaded: dict[int, tuple[ssl.SSLContext, tuple[str, str | None]]] = {}
 
 
 def is_ssl_error(error: BaseException | None = None) -> bool:
@@ -496,20 +530,6 @@ def is_ssl_error(error: BaseException | None = None) -> bool:
     import ssl
 
     return isinstance(sys.exc_info()[1] if error is None else error, ssl.SSLError)
-
-
-def _tls_files(ssl_context: _TSSLContextArg | None) -> tuple[str, str | None] | None:
-    """The files of certificate and key that an `ssl_context` argument stands for."""
-    if ssl_context is None or isinstance(ssl_context, tuple):
-        return ssl_context
-    if ssl_context == "adhoc":
-        return _adhoc_files()
-    known = _loaded.get(id(ssl_context))
-    if known is None or known[0] is not ssl_context:
-        raise TypeError(
-            "ssl_context must be a pair of certificate and key files, 'adhoc', or made by load_ssl_context."
-        )
-    return known[1]
 
 
 def _adhoc_files() -> tuple[str, str]:
