@@ -294,3 +294,78 @@ fn is_forbidden(name: &[u8]) -> bool {
             .iter()
             .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(framing: Framing, limits: &Limits, input: &[u8]) -> Result<(Vec<u8>, usize, bool), Error> {
+        let mut decoder = BodyDecoder::new(framing, limits);
+        let mut out = Vec::new();
+        let taken = decoder.decode(input, &mut out, usize::MAX)?;
+        Ok((out, taken, decoder.is_done()))
+    }
+
+    #[test]
+    fn a_body_takes_its_own_bytes_and_no_more() {
+        let limits = Limits::default();
+        for (framing, input, expected) in [
+            (Framing::None, &b"GET"[..], (&b""[..], 0, true)),
+            (Framing::Length(0), b"GET", (b"", 0, true)),
+            (Framing::Length(2), b"hiGET", (b"hi", 2, true)),
+            (Framing::Length(9), b"hi", (b"hi", 2, false)),
+            (Framing::Chunked, b"2\r\nhi\r\n0\r\n\r\nGET", (b"hi", 12, true)),
+            (Framing::Chunked, b"2\r\nhi\r\n0\r\n", (b"hi", 10, false)),
+        ] {
+            let (body, taken, done) = decode(framing, &limits, input).unwrap();
+            assert_eq!((body.as_slice(), taken, done), expected, "{framing:?} {input:?}");
+        }
+    }
+
+    #[test]
+    fn most_is_never_exceeded_and_nothing_is_lost() {
+        let limits = Limits::default();
+        let mut decoder = BodyDecoder::new(Framing::Chunked, &limits);
+        let mut rest = &b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"[..];
+        let mut out = Vec::new();
+        while !decoder.is_done() {
+            let before = out.len();
+            let taken = decoder.decode(rest, &mut out, 3).unwrap();
+            assert!(taken > 0 && out.len() - before <= 3);
+            rest = &rest[taken..];
+        }
+        assert_eq!((out.as_slice(), rest), (&b"hello world"[..], &b""[..]));
+    }
+
+    #[test]
+    fn what_is_left_is_known_where_the_length_is() {
+        let mut decoder = BodyDecoder::new(Framing::Length(5), &Limits::default());
+        assert_eq!(decoder.remaining(), Some(5));
+        decoder.decode(b"abc", &mut Vec::new(), 2).unwrap();
+        assert_eq!((decoder.remaining(), decoder.finish()), (Some(3), Err(Error::Truncated)));
+        decoder.reset(Framing::Chunked, &Limits::default());
+        assert_eq!(decoder.remaining(), None);
+        decoder.decode(b"0\r\na: b\r\nHost: c\r\n\r\n", &mut Vec::new(), 2).unwrap();
+        assert_eq!((decoder.remaining(), decoder.finish()), (Some(0), Ok(())));
+        assert_eq!((decoder.trailers().len(), decoder.refused_trailers()), (1, 1));
+        decoder.reset(Framing::Length(1), &Limits::default());
+        assert_eq!((decoder.trailers().len(), decoder.refused_trailers()), (0, 0));
+    }
+
+    #[test]
+    fn limits_hold_at_the_byte() {
+        let limits = Limits { body: 4, chunk_ext: 4, trailers: 8, trailer_fields: 1, ..Limits::default() };
+        for (input, expected) in [
+            ("4\r\nabcd\r\n0\r\n\r\n", None),
+            ("2\r\nab\r\n3\r\n", Some(Error::LongBody)),
+            ("5\r\n", Some(Error::LongBody)),
+            ("1;a\r\nx\r\n1;b\r\nx\r\n0\r\n\r\n", None),
+            ("1;a\r\nx\r\n1;bc\r\n", Some(Error::LongChunkExtension)),
+            ("0\r\na: bcd\r\n\r\n", None),
+            ("0\r\na: bcde\r\n\r\n", Some(Error::LongTrailers)),
+            ("0\r\na:\r\nb:\r\n\r\n", Some(Error::LongTrailers)),
+        ] {
+            assert_eq!(decode(Framing::Chunked, &limits, input.as_bytes()).err(), expected, "{input:?}");
+        }
+    }
+}

@@ -177,3 +177,61 @@ pub fn quote_value(value: &str) -> Cow<'_, str> {
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cookies(field: &str) -> Vec<(&str, String)> {
+        parse(field).map(|(name, value)| (name, value.into_owned())).collect()
+    }
+
+    #[test]
+    fn cookies_are_split_and_unquoted() {
+        for (field, expected) in [
+            ("a=b; c=d", vec![("a", "b"), ("c", "d")]),
+            ("a=b;a=c", vec![("a", "b"), ("a", "c")]),
+            ("a=b=c; d", vec![("a", "b=c"), ("d", "")]),
+            (" a = b ;; =c;", vec![("a", "b")]),
+            (r#"a="b;c"; d="e\"f""#, vec![("a", "b;c"), ("d", "e\"f")]),
+            (r#"a="b"c; d="e"#, vec![("a", "\"b\"c"), ("d", "\"e")]),
+            (r#"a="\303\251\400\8""#, vec![("a", "é4008")]),
+            (r#"a="\377""#, vec![("a", "\u{fffd}")]),
+            ("", vec![]),
+        ] {
+            let expected: Vec<_> =
+                expected.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+            assert_eq!(cookies(field), expected, "{field}");
+        }
+    }
+
+    #[test]
+    fn attributes_come_in_werkzeugs_order() {
+        let mut out = Vec::new();
+        let all = Attributes {
+            domain: Some("example.org"),
+            expires: Some("Sun, 06 Nov 1994 08:49:37 GMT"),
+            max_age: Some(-1),
+            path: Some("/a b"),
+            secure: true,
+            http_only: true,
+            same_site: Some("Lax"),
+            partitioned: true,
+        };
+        dump(&mut out, "k", "a b", &all);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "k=\"a b\"; Domain=example.org; Expires=Sun, 06 Nov 1994 08:49:37 GMT; Max-Age=-1; Secure; HttpOnly; \
+             Path=/a%20b; SameSite=Lax; Partitioned"
+        );
+        let mut out = Vec::new();
+        dump(&mut out, "k", "v", &Attributes { partitioned: true, ..Attributes::default() });
+        assert_eq!(out, b"k=v; Secure; Partitioned");
+    }
+
+    #[test]
+    fn quotes_without_end_take_linear_time() {
+        let field = "a=\"\\\";".repeat(200_000);
+        assert!(parse(&field).count() > 0);
+    }
+}

@@ -392,3 +392,63 @@ pub fn parse_pairs(text: &str) -> Vec<(String, Option<String>)> {
     }
     found.pairs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_read_with_charsets_and_continuations() {
+        for (text, value, expected) in [
+            ("text/html; Charset=utf-8", "text/html", vec![("charset", "utf-8")]),
+            (
+                r#"form-data; name="a;b"; filename="c\"d""#,
+                "form-data",
+                vec![("name", "a;b"), ("filename", "c\"d")],
+            ),
+            (r#"form-data; name="a%22b""#, "form-data", vec![("name", "a\"b")]),
+            ("attachment; filename*=UTF-8''%e2%82%ac.txt", "attachment", vec![("filename", "€.txt")]),
+            ("attachment; filename*=iso-8859-1'en'%a3.txt", "attachment", vec![("filename", "£.txt")]),
+            ("attachment; filename*=big5''%a3.txt", "attachment", vec![("filename", "%a3.txt")]),
+            ("a; b*0=c; b*1=\"d e\"", "a", vec![("b", "cd e")]),
+            ("a; b; =c; d=; e=f", "a", vec![("e", "f")]),
+            ("a; b=c; b=d", "a", vec![("b", "d")]),
+            ("; b=c", "", vec![]),
+        ] {
+            let options = parse_options(text);
+            assert_eq!(options.value, value, "{text}");
+            assert_eq!(options.parameters().collect::<Vec<_>>(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn thousands_of_parameters_take_linear_time_and_keep_order() {
+        let text = (0..50_000).fold("a".to_owned(), |text, at| text + &format!(";p{at}={at}"));
+        let options = parse_options(&text);
+        assert_eq!(options.parameters().len(), 50_000);
+        assert_eq!(options.parameter("p49999"), Some("49999"));
+        assert_eq!(options.parameter("p3"), Some("3"));
+        assert_eq!(options.parameters().nth(20_000), Some(("p20000", "20000")));
+        assert_eq!(options.into_parameters().len(), 50_000);
+    }
+
+    #[test]
+    fn lists_mind_quotes() {
+        assert_eq!(parse_list(r#"a, "b,c" , d"e,f"g,"#), ["a", "b,c", "d\"e,f\"g"]);
+        assert_eq!(parse_list("a,,b"), ["a", "", "b"]);
+        let pair = |name: &str, value: Option<&str>| (name.to_owned(), value.map(str::to_owned));
+        assert_eq!(
+            parse_pairs(r#"max-age=5, no-store, a="b, c", a=d, =e, f*=utf-8''%C3%A9"#),
+            [pair("max-age", Some("5")), pair("no-store", None), pair("a", Some("d")), pair("f", Some("é"))]
+        );
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        assert_eq!(
+            dump_options("a", [("b", "c"), ("d", "e f"), ("g*", "UTF-8''h"), ("i", "")]),
+            "a; b=c; d=\"e f\"; g*=UTF-8''h; i=\"\""
+        );
+        assert_eq!(unquote(&quote(r#"a"b\c"#, true)), r#"a"b\c"#);
+    }
+}

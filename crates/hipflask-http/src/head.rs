@@ -150,10 +150,11 @@ impl RequestHead {
     /// same bytes and more behind them. After anything but `None` the next call begins a new head.
     ///
     /// # Errors
-    /// See [`Error`]. The connection cannot be used any further.
+    /// See [`Error`]. The connection cannot be used any further. If the request line was good, it can be asked for,
+    /// which is of use in a log; nothing else can.
     pub fn parse(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<usize>, Error> {
         if self.scan.over || buf.len() < self.scan.seen {
-            self.scan.restart();
+            self.restart();
         }
         match self.find_end(buf, limits) {
             Ok(None) => Ok(None),
@@ -169,9 +170,12 @@ impl RequestHead {
         }
     }
 
-    /// Forgets a head that is not complete; the next call of [`parse`](Self::parse) begins a new one.
+    /// Forgets everything; the next call of [`parse`](Self::parse) begins a new head.
     pub fn restart(&mut self) {
         self.scan.restart();
+        self.bytes.clear();
+        self.fields.clear();
+        self.facts = Facts::default();
     }
 
     /// Whether [`parse`](Self::parse) has seen the beginning of a head (more than skipped empty lines).
@@ -233,9 +237,7 @@ impl RequestHead {
     }
 
     fn read(&mut self, head: &[u8], limits: &Limits) -> Result<(), Error> {
-        self.bytes.clear();
         self.bytes.extend_from_slice(head);
-        self.fields.clear();
         let mut reader = Reader::default();
         let mut from = 0;
         for &end in &self.scan.ends {
@@ -671,7 +673,13 @@ mod tests {
     fn a_head_is_reusable_after_an_error_and_after_success() {
         let mut head = RequestHead::new();
         let limits = Limits::default();
-        assert_eq!(head.parse(b"GET / HTTP/1.1\r\n\r\n", &limits), Err(Error::NoHost));
+        assert_eq!(head.parse(b"PUT /1 HTTP/1.1\r\n\r\n", &limits), Err(Error::NoHost));
+        assert_eq!((head.method(), head.target()), (b"PUT".as_slice(), b"/1".as_slice()));
+        assert_eq!(head.parse(b"\x00", &limits), Err(Error::Nul));
+        assert_eq!(
+            (head.method(), head.target(), head.host()),
+            (b"".as_slice(), b"".as_slice(), b"".as_slice())
+        );
         assert_eq!(head.parse(b"GET / HTTP/1.1\r\nHost: a\r\n", &limits), Ok(None));
         assert!(head.is_begun());
         assert_eq!(head.parse(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET", &limits), Ok(Some(27)));

@@ -391,3 +391,86 @@ fn parse_head(text: &[u8]) -> Result<Part, Error> {
     part.filename = disposition.parameter("filename").map(str::to_owned);
     Ok(part)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIELD: &str = "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n12345\r\n";
+    const FILE: &str = "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"g\"\r\n\r\n1234567\r\n";
+
+    fn run(body: &str, limits: MultipartLimits) -> Result<usize, Error> {
+        let mut parser = Multipart::new(b"b", limits)?;
+        let mut input = body.as_bytes();
+        let mut events = 0;
+        while parser.next(&mut input)?.is_some() {
+            events += 1;
+        }
+        parser.finish()?;
+        Ok(events)
+    }
+
+    #[test]
+    fn a_form_is_told_part_by_part() {
+        let body = format!("{FIELD}{FILE}--b--\r\nepilogue");
+        let mut parser = Multipart::new(b"b", MultipartLimits::default()).unwrap();
+        let mut input = body.as_bytes();
+        let Ok(Some(Event::Part(part))) = parser.next(&mut input) else { panic!("no part") };
+        assert_eq!((part.name.as_deref(), part.is_file()), (Some("a"), false));
+        assert_eq!(part.field("content-disposition"), Some("form-data; name=\"a\""));
+        assert_eq!(parser.next(&mut input), Ok(Some(Event::Data(b"12345"))));
+        assert_eq!(parser.next(&mut input), Ok(Some(Event::PartEnd)));
+        let Ok(Some(Event::Part(part))) = parser.next(&mut input) else { panic!("no part") };
+        assert_eq!((part.name.as_deref(), part.filename.as_deref()), (Some("f"), Some("g")));
+        assert_eq!(parser.next(&mut input), Ok(Some(Event::Data(b"1234567"))));
+        assert_eq!(parser.next(&mut input), Ok(Some(Event::PartEnd)));
+        assert_eq!(parser.next(&mut input), Ok(Some(Event::End)));
+        assert_eq!(parser.next(&mut input), Ok(None));
+        assert_eq!(parser.finish(), Ok(()));
+    }
+
+    #[test]
+    fn limits_hold_and_files_are_no_fields() {
+        let body = format!("{FIELD}{FILE}--b--");
+        let limits = MultipartLimits { parts: Some(2), field: Some(5), part_head: 60 };
+        assert_eq!(run(&body, limits), Ok(7));
+        assert_eq!(run(&body, MultipartLimits { parts: Some(1), ..limits }), Err(Error::ManyParts));
+        assert_eq!(run(&body, MultipartLimits { field: Some(4), ..limits }), Err(Error::LargeFields));
+        assert_eq!(run(&body, MultipartLimits { part_head: 40, ..limits }), Err(Error::LongPartHead));
+        assert_eq!(run(&format!("--b{}", " ".repeat(61)), limits), Err(Error::LongPartHead));
+    }
+
+    #[test]
+    fn an_incomplete_or_malformed_body_is_an_error() {
+        let limits = MultipartLimits::default();
+        for (body, error) in [
+            ("", Error::Unterminated),
+            (FIELD, Error::Unterminated),
+            ("--b\r\nX: y\r\n\r\n1\r\n--b--", Error::BadPart),
+            ("--b\r\n\r\n\r\n\r\n1\r\n--b--", Error::BadPart),
+        ] {
+            assert_eq!(run(body, limits), Err(error), "{body:?}");
+        }
+        for end in 0..FIELD.len() {
+            assert_eq!(run(&FIELD[..end], limits), Err(Error::Unterminated));
+        }
+    }
+
+    #[test]
+    fn a_boundary_must_be_usable() {
+        let limits = MultipartLimits::default();
+        for bad in [&b""[..], b"a\r\nb", &[b'a'; 257]] {
+            assert_eq!(Multipart::new(bad, limits).err(), Some(Error::BadBoundary));
+        }
+        assert_eq!(boundary("multipart/form-data; boundary=\"a b\"").as_deref(), Some("a b"));
+        assert_eq!(boundary("multipart/form-data"), None);
+    }
+
+    #[test]
+    fn near_boundaries_take_linear_time() {
+        for piece in ["\r\n--b x", "\r\n--bb", "\r\r\n", "--b", "\n--"] {
+            let body = format!("{FILE}{}", piece.repeat((4 << 20) / piece.len()));
+            assert_eq!(run(&body, MultipartLimits::default()), Err(Error::Unterminated), "{piece:?}");
+        }
+    }
+}

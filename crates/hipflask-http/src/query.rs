@@ -150,3 +150,47 @@ impl<'a> Iterator for Pairs<'a> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(text: &str) -> Vec<(String, String)> {
+        let pairs = parse_pairs(text.as_bytes()).unwrap();
+        pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+    }
+
+    #[test]
+    fn pairs_keep_order_repetition_and_blanks() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(pairs("a=1&b=2&a=3"), [pair("a", "1"), pair("b", "2"), pair("a", "3")]);
+        assert_eq!(pairs("a&b=&=c&&="), [pair("a", ""), pair("b", ""), pair("", "c"), pair("", "")]);
+        assert_eq!(pairs("a=b=c;d=e"), [pair("a", "b=c;d=e")]);
+        assert_eq!(pairs("%3D=%26&x+y=%2B"), [pair("=", "&"), pair("x y", "+")]);
+        assert_eq!(pairs(""), []);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_stay_escaped() {
+        assert_eq!(unquote("%c3%A9%ff%e2%82", false), "é%FF%E2%82");
+        assert_eq!(unquote("100%+1%zz%4", true), "100% 1%zz%4");
+        assert!(parse_pairs(b"a=\xff").is_err());
+        assert_eq!(&*percent_decode(b"%ff+%2"), b"\xff+%2");
+    }
+
+    #[test]
+    fn quoting_leaves_only_what_is_safe() {
+        assert_eq!(quote("a b/é?", b"/"), "a%20b/%C3%A9%3F");
+        assert_eq!(quote("a_b.c-d~", b""), "a_b.c-d~");
+        assert!(matches!(quote("plain", b""), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn every_escape_is_decoded() {
+        for byte in 0..=255_u8 {
+            for text in [format!("%{byte:02x}"), format!("%{byte:02X}")] {
+                assert_eq!(&*percent_decode(text.as_bytes()), [byte]);
+            }
+        }
+    }
+}
