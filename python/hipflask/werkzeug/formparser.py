@@ -241,14 +241,33 @@ class MultiPartParser:
             RequestEntityTooLarge: If a limit is passed.
             ValueError: If the body is malformed or ends early.
         """
+        fields: list[tuple[str, str]] = []
+        files: list[tuple[str, FileStorage]] = []
+        opened: list[IO[bytes]] = []
+        try:
+            self._read(stream, boundary, content_length, fields, files, opened)
+        except BaseException:
+            # Nobody will ever see these uploads: give their disk space back now.
+            for upload in opened:
+                upload.close()
+            raise
+        return self.cls(fields), self.cls(files)
+
+    def _read(
+        self,
+        stream: IO[bytes],
+        boundary: bytes,
+        content_length: int | None,
+        fields: list[tuple[str, str]],
+        files: list[tuple[str, FileStorage]],
+        opened: list[IO[bytes]],
+    ) -> None:
         from .datastructures import FileStorage
         from .exceptions import RequestEntityTooLarge
         from .sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
         limit = self.max_form_memory_size
         decoder = MultipartDecoder(boundary, limit, max_parts=self.max_form_parts)
-        fields: list[tuple[str, str]] = []
-        files: list[tuple[str, FileStorage]] = []
         part: Field | File | None = None
         field: list[bytes] = []
         field_size = 0
@@ -279,5 +298,5 @@ class MultiPartParser:
                     write = field.append
                 elif isinstance(event, File):
                     part, upload = event, self.start_file_streaming(event, content_length)
+                    opened.append(upload)
                     write = upload.write
-        return self.cls(fields), self.cls(files)
