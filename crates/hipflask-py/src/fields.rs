@@ -41,9 +41,7 @@ pub(crate) fn quote(value: &str, allow_token: bool) -> Cow<'_, str> {
 /// A value without the quotes around it, or as it is.
 pub(crate) fn unquote(value: &str) -> Cow<'_, str> {
     match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(inner) if inner.contains('\\') => {
-            Cow::Owned(inner.replace("\\\\", "\\").replace("\\\"", "\""))
-        }
+        Some(inner) if inner.contains('\\') => Cow::Owned(inner.replace("\\\\", "\\").replace("\\\"", "\"")),
         Some(inner) => Cow::Borrowed(inner),
         None => Cow::Borrowed(value),
     }
@@ -180,7 +178,8 @@ fn charset_decoder(charset: &str) -> Option<fn(&[u8]) -> String> {
         "utf-8" => Some(|bytes| String::from_utf8_lossy(bytes).into_owned()),
         "iso-8859-1" => Some(|bytes| bytes.iter().map(|byte| char::from(*byte)).collect()),
         "ascii" | "us-ascii" => Some(|bytes| {
-            let decode = |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { char::REPLACEMENT_CHARACTER };
+            let decode =
+                |byte: &u8| if byte.is_ascii() { char::from(*byte) } else { char::REPLACEMENT_CHARACTER };
             bytes.iter().map(decode).collect()
         }),
         _ => None,

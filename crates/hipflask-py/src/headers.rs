@@ -55,7 +55,8 @@ impl Headers {
         py: Python<'py>,
         pairs: impl IntoIterator<Item = BoundPair<'py>>,
     ) -> PyResult<Bound<'py, Self>> {
-        let pairs = pairs.into_iter().map(|(name, value)| Pair { name: name.unbind(), value: value.unbind() });
+        let pairs =
+            pairs.into_iter().map(|(name, value)| Pair { name: name.unbind(), value: value.unbind() });
         Bound::new(py, Self { source: Source::Own(Mutex::new(pairs.collect())) })
     }
 
@@ -495,11 +496,7 @@ impl Headers {
     }
 
     /// Replace all values of a field; no values remove it.
-    fn setlist(
-        slf: &Bound<'_, Self>,
-        key: &Bound<'_, PyString>,
-        values: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
+    fn setlist(slf: &Bound<'_, Self>, key: &Bound<'_, PyString>, values: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         if !values.is_truthy()? {
             return slf.call_method1(intern!(py, "remove"), (key,)).map(drop);
@@ -610,7 +607,10 @@ impl Headers {
         slf.call_method0(intern!(slf.py(), "copy"))
     }
 
-    fn __reduce_ex__<'py>(slf: &Bound<'py, Self>, _protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    fn __reduce_ex__<'py>(
+        slf: &Bound<'py, Self>,
+        _protocol: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
         let py = slf.py();
         let state = PyDict::new(py);
         if let Some(attributes) = slf.getattr_opt(intern!(py, "__dict__"))? {
@@ -660,7 +660,8 @@ impl Headers {
         let py = slf.py();
         let pair = match slf.get().own(py) {
             Some(mut list) if !list.is_empty() => {
-                let at = if index < 0 { list.len().checked_add_signed(index) } else { Some(index.unsigned_abs()) };
+                let at =
+                    if index < 0 { list.len().checked_add_signed(index) } else { Some(index.unsigned_abs()) };
                 match at {
                     Some(at) if at < list.len() => Ok(list.remove(at)),
                     _ => Err("pop index out of range"),
@@ -690,7 +691,10 @@ impl EnvironHeaders {
     }
 
     /// The fields of an environ.
-    pub(crate) fn from_environ<'py>(py: Python<'py>, environ: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
+    pub(crate) fn from_environ<'py>(
+        py: Python<'py>,
+        environ: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, Self>> {
         let base = PyClassInitializer::from(Headers { source: Source::Environ(environ.clone().unbind()) });
         Bound::new(py, base.add_subclass(Self))
     }
@@ -753,7 +757,10 @@ impl EnvironHeaders {
         }
     }
 
-    fn __reduce_ex__<'py>(slf: &Bound<'py, Self>, _protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    fn __reduce_ex__<'py>(
+        slf: &Bound<'py, Self>,
+        _protocol: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
         (slf.get_type(), (Self::environ(slf)?,)).into_pyobject(slf.py())
     }
 
@@ -928,7 +935,10 @@ fn untuple(list: &Bound<'_, PyList>) -> PyResult<Vec<Pair>> {
 
 fn lowered(headers: &Bound<'_, Headers>) -> PyResult<Vec<(String, String)>> {
     let entries = headers.get().entries(headers.py())?;
-    Ok(entries.iter().map(|(name, value)| (name.to_string_lossy().to_lowercase(), value.to_string())).collect())
+    Ok(entries
+        .iter()
+        .map(|(name, value)| (name.to_string_lossy().to_lowercase(), value.to_string()))
+        .collect())
 }
 
 fn same_name(a: &Bound<'_, PyString>, b: &Bound<'_, PyString>) -> bool {
@@ -946,8 +956,13 @@ fn not_a_name(key: &Bound<'_, PyAny>) -> PyErr {
 }
 
 fn no_operand(operator: &str, a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> PyErr {
-    let kind = |value: &Bound<'_, PyAny>| value.get_type().name().map_or_else(|_| String::new(), |n| n.to_string());
-    PyTypeError::new_err(format!("unsupported operand type(s) for {operator}: '{}' and '{}'", kind(a), kind(b)))
+    let kind =
+        |value: &Bound<'_, PyAny>| value.get_type().name().map_or_else(|_| String::new(), |n| n.to_string());
+    PyTypeError::new_err(format!(
+        "unsupported operand type(s) for {operator}: '{}' and '{}'",
+        kind(a),
+        kind(b)
+    ))
 }
 
 fn environ_name<'py>(key: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyString>> {

@@ -100,7 +100,11 @@ fn bare<'py>(class: &Bound<'py, PyType>) -> PyResult<Bound<'py, MultiDict>> {
     }
 }
 
-fn append<'py>(dict: &Bound<'py, MultiDict>, key: &Bound<'py, PyAny>, value: &Bound<'py, PyAny>) -> PyResult<()> {
+fn append<'py>(
+    dict: &Bound<'py, MultiDict>,
+    key: &Bound<'py, PyAny>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<()> {
     let dict = raw(dict);
     match dict.get_item(key)? {
         Some(list) => match list.cast::<PyList>() {
@@ -158,10 +162,15 @@ pub(crate) fn each_multi_item<'py>(
 }
 
 /// `convert(value)`, or `None` where it raises `ValueError` or `TypeError`.
-fn converted<'py>(convert: &Bound<'py, PyAny>, value: Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+fn converted<'py>(
+    convert: &Bound<'py, PyAny>,
+    value: Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = value.py();
     match convert.call1((value,)) {
-        Err(error) if error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyTypeError>(py) => Ok(None),
+        Err(error) if error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyTypeError>(py) => {
+            Ok(None)
+        }
         done => done.map(Some),
     }
 }
@@ -470,7 +479,8 @@ impl MultiDict {
     fn __ior__(slf: &Bound<'_, Self>, other: &Bound<'_, PyAny>) -> PyResult<()> {
         if other.cast::<PyMapping>().is_err() && !other.hasattr(intern!(slf.py(), "__iter__"))? {
             let kind = other.get_type().name()?;
-            let text = format!("unsupported operand type(s) for |=: '{}' and '{kind}'", slf.get_type().name()?);
+            let text =
+                format!("unsupported operand type(s) for |=: '{}' and '{kind}'", slf.get_type().name()?);
             return Err(PyTypeError::new_err(text));
         }
         slf.call_method1(intern!(slf.py(), "update"), (other,)).map(drop)
@@ -546,7 +556,10 @@ impl MultiDict {
         this.update(value.cast::<PyMapping>()?)
     }
 
-    fn __reduce_ex__<'py>(slf: &Bound<'py, Self>, _protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    fn __reduce_ex__<'py>(
+        slf: &Bound<'py, Self>,
+        _protocol: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
         let py = slf.py();
         let make = py.import(intern!(py, "copyreg"))?.getattr(intern!(py, "__newobj__"))?;
         (make, (slf.get_type(),), slf.call_method0(intern!(py, "__getstate__"))?).into_pyobject(py)

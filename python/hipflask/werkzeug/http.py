@@ -1,7 +1,7 @@
 """Header fields: parsing them into objects and writing them from objects.
 
-What nearly every request needs is native; dates, conditions and ranges are here. Nothing that costs time to import is
-imported before it is used.
+What nearly every request needs is native; dates, conditions and ranges are here. Nothing that costs time to
+import is imported before it is used.
 
 Implements: werkzeug.http (3.1); RFC 9110, RFC 6265, RFC 8187.
 """
@@ -35,15 +35,39 @@ if TYPE_CHECKING:
     AnyDict = TypeVar("AnyDict", bound=ds.MultiDict[str, str])
 
 _entity_headers = frozenset(
-    "allow content-encoding content-language content-length content-location content-md5 content-range content-type"
-    " expires last-modified".split()
+    [
+        "allow",
+        "content-encoding",
+        "content-language",
+        "content-length",
+        "content-location",
+        "content-md5",
+        "content-range",
+        "content-type",
+        "expires",
+        "last-modified",
+    ]
 )
 _hop_by_hop_headers = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
+    [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
 )
 # Without months, days and leap years: 0001-01-01 is day 1, 1970-01-01 is day 719163.
 _EPOCH_DAY = 719_163
-_MONTHS = {name: number for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+_MONTHS = {
+    name: number
+    for number, name in enumerate(
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"], 1
+    )
+}
 _DECODABLE = frozenset(("ascii", "us-ascii", "utf-8", "iso-8859-1"))
 
 HTTP_STATUS_CODES = {
@@ -199,7 +223,7 @@ def parse_accept_header(value: str | None) -> ds.Accept: ...
 @overload
 def parse_accept_header(value: str | None, cls: type[AnyAccept] | None = None) -> AnyAccept: ...
 def parse_accept_header(value: str | None, cls: type[Any] | None = None) -> Any:
-    """Read an ``Accept`` field or one of its kin; items with a quality that is no number from 0 to 1 are left out.
+    """Read an ``Accept`` field or one of its kin; items whose quality is no number from 0 to 1 are left out.
 
     Args:
         value: The field's value.
@@ -425,10 +449,10 @@ def parse_etags(value: str | None) -> ds.ETags:
 
 
 def _etag_items(value: str) -> Iterator[tuple[bool, bool, str | None]]:
-    """Weakness, quotedness and text of every tag; a tag need not be quoted, and an empty pair of quotes has no text."""
+    """Weakness, quotedness and text of every tag; one need not be quoted, and empty quotes have no text."""
     import re
 
-    # Quotes that a comma or the end follows, found once: looking for them anew from every tag takes quadratic time.
+    # Quotes that a comma or the end follows, found once: looking from every tag takes quadratic time.
     closing = [match.start() for match in re.finditer(r'"(?=\s*,|\Z)', value)]
     closing.reverse()
     pos = 0
@@ -469,16 +493,11 @@ def parse_date(value: str | None) -> datetime | None:
     from datetime import datetime, timezone
 
     # Sun, 06 Nov 1994 08:49:37 GMT, as everybody writes it now, without the weight of the e-mail package.
-    if len(value) == 29 and value[25:] == " GMT" and value[3:5] == ", " and value.isascii():
-        day, month, year = value[5:7], _MONTHS.get(value[8:11]), value[12:16]
-        clock = value[17:25].split(":")
-        digits = [day, year, *clock]
-        if month and len(clock) == 3 and value[7] == value[11] == value[16] == " " and year >= "1000":
-            if [len(text) for text in clock] == [2, 2, 2] and all(text.isdigit() for text in digits):
-                try:
-                    return datetime(int(year), month, int(day), *map(int, clock), tzinfo=timezone.utc)  # type: ignore[misc]
-                except ValueError:
-                    return None
+    if fixed := _fixdate(value):
+        try:
+            return datetime(*fixed, tzinfo=timezone.utc)
+        except ValueError:
+            return None
 
     from email.utils import parsedate_to_datetime
 
@@ -489,12 +508,27 @@ def parse_date(value: str | None) -> datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
 
 
+def _fixdate(value: str) -> tuple[int, int, int, int, int, int] | None:
+    """The numbers of an ``IMF-fixdate``; whether they make a date is not checked."""
+    if len(value) != 29 or not value.isascii() or value[25:] != " GMT" or value[3:5] != ", ":
+        return None
+    if not value[7] == value[11] == value[16] == " " or not value[19] == value[22] == ":":
+        return None
+    month = _MONTHS.get(value[8:11])
+    digits = value[12:16], value[5:7], value[17:19], value[20:22], value[23:25]
+    # A year before 1000 is one of two digits to the e-mail package.
+    if month is None or digits[0] < "1000" or not "".join(digits).isdigit():
+        return None
+    year, day, hour, minute, second = map(int, digits)
+    return year, month, day, hour, minute, second
+
+
 def http_date(timestamp: datetime | date | int | float | struct_time | None = None) -> str:
     """Write a date as HTTP has it.
 
     Args:
-        timestamp: A ``datetime`` (UTC if it has no zone), a ``date``, seconds since 1970 or a ``struct_time`` in local
-            time; the present without it.
+        timestamp: A ``datetime`` (UTC if it has no zone), a ``date``, seconds since 1970 or a
+            ``struct_time`` in local time; the present without it.
     """
     import time
 
@@ -610,7 +644,7 @@ def parse_cookie(header: Mapping[str, Any] | str | None, cls: type[AnyDict] | No
 def parse_cookie(header: Mapping[str, Any] | str | None, cls: type[Any] | None = None) -> Any:
     """Read a ``Cookie`` field whose characters are bytes, as WSGI has it; the bytes are UTF-8.
 
-    Bytes that are not UTF-8 become replacement characters: a client's mistake is not to be an error of the server's.
+    Bytes that are not UTF-8 become replacement characters: a client's mistake is not to be our error.
 
     Args:
         header: The field's value, or a WSGI environ.

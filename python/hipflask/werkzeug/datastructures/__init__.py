@@ -1,7 +1,7 @@
 """Data structures for requests and responses: headers, dicts with several values for a key, parsed fields.
 
-The structures that nearly every request needs are there at once; a module with the rest is imported with the first of
-its names.
+The structures that nearly every request needs are there at once; a module with the rest is imported with the
+first of its names.
 
 Implements: werkzeug.datastructures (3.1).
 """

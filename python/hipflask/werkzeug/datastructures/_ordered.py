@@ -116,13 +116,7 @@ class OrderedMultiDict(MultiDict[K, V]):
         values = [self._pairs[number][1] for number in dict.get(self, key, ())]  # type: ignore[attr-defined]
         if type is None:
             return values
-        taken = []
-        for value in values:
-            try:
-                taken.append(type(value))
-            except (ValueError, TypeError):
-                pass
-        return taken
+        return MultiDict({None: values}).getlist(None, type)
 
     def setlist(self, key: K, new_list: Iterable[V]) -> None:
         """Replace the values of ``key``; the new pairs are the last."""

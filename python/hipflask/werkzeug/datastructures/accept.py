@@ -6,12 +6,9 @@ Implements: werkzeug.datastructures.accept (3.1); RFC 9110 §12.5.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+from typing import Any, SupportsIndex, overload
 
 from .structures import ImmutableList
-
-if TYPE_CHECKING:
-    Best = str
 
 
 class Accept(ImmutableList[tuple[str, float]]):
@@ -24,7 +21,9 @@ class Accept(ImmutableList[tuple[str, float]]):
     def __init__(self, values: Accept | Iterable[tuple[str, float]] | None = ()) -> None:
         self.provided = values.provided if isinstance(values, Accept) else values is not None
         if not isinstance(values, Accept):
-            values = sorted(values or (), key=lambda pair: (self._specificity(pair[0]), pair[1]), reverse=True)
+            values = sorted(
+                values or (), key=lambda pair: (self._specificity(pair[0]), pair[1]), reverse=True
+            )
         list.__init__(self, values)
 
     def _specificity(self, value: str) -> tuple[bool, ...]:
@@ -101,7 +100,7 @@ class Accept(ImmutableList[tuple[str, float]]):
         """The one of the server's values that the client likes best.
 
         Args:
-            matches: The values; of two that the client likes equally, by the more specific item, the first wins.
+            matches: The values; the first of those that the client likes equally, by items equally specific.
             default: What to return if the client accepts none.
         """
         best = default
@@ -125,7 +124,9 @@ def _mime_parts(value: str) -> list[str]:
     """Type, subtype and parameters: what slashes and semicolons separate."""
     kind, *parameters = value.split(";")
     pieces = [piece.lstrip() for piece in parameters]
-    parts = ";".join([kind.rstrip() if pieces else kind, *[piece.rstrip() for piece in pieces[:-1]], *pieces[-1:]])
+    parts = ";".join(
+        [kind.rstrip() if pieces else kind, *[piece.rstrip() for piece in pieces[:-1]], *pieces[-1:]]
+    )
     return parts.replace(";", "/").split("/")
 
 

@@ -27,7 +27,9 @@ def _split(value: str) -> tuple[str, str, dict[str, str | None] | None]:
 
 
 class Authorization:
-    """A client's credentials: parameters or a token. Parameters are attributes and items too, ``None`` if missing.
+    """A client's credentials: parameters or a token.
+
+    Parameters are attributes and items too, ``None`` if missing.
 
     Args:
         auth_type: The scheme, such as ``basic`` or ``bearer``.

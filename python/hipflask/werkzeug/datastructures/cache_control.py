@@ -6,7 +6,7 @@ Implements: werkzeug.datastructures.cache_control (3.1); RFC 9111 §5.2, RFC 586
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from .mixins import ImmutableDictMixin
 from .structures import CallbackDict
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
 
-def cache_control_property(
-    key: str, empty: Any, type: type[Any] | None, *, doc: str | None = None
-) -> Any:
+def cache_control_property(key: str, empty: Any, type: type[Any] | None, *, doc: str | None = None) -> Any:
     """An attribute for one directive.
 
     Args:
@@ -42,7 +40,7 @@ def cache_control_property(
     return property(read, write, delete, doc)
 
 
-class _CacheControl(CallbackDict[str, Optional[str]]):
+class _CacheControl(CallbackDict[str, str | None]):
     """The directives of a ``Cache-Control`` field; those without a value have ``None``.
 
     Args:
@@ -106,7 +104,7 @@ class _CacheControl(CallbackDict[str, Optional[str]]):
     cache_property = staticmethod(cache_control_property)
 
 
-class RequestCacheControl(ImmutableDictMixin[str, Optional[str]], _CacheControl):  # type: ignore[misc]
+class RequestCacheControl(ImmutableDictMixin[str, str | None], _CacheControl):  # type: ignore[misc]
     """The ``Cache-Control`` of a request, which cannot be changed."""
 
     no_cache: bool = cache_control_property("no-cache", None, bool)

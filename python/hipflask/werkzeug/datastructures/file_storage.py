@@ -19,8 +19,8 @@ class FileStorage:
 
     Args:
         stream: The content; empty without it.
-        filename: The name that the client gave, by default the stream's if that is one of a real file. Not to be
-            trusted: see ``secure_filename``.
+        filename: The name that the client gave, by default the stream's if that is one of a real file. Not to
+            be trusted: see ``secure_filename``.
         name: The form field's name.
         content_type: The type that the client gave.
         content_length: The length that the client gave.
@@ -94,8 +94,8 @@ class FileStorage:
         """Copy the content, from where the stream stands.
 
         Args:
-            dst: A path, or a file open for writing bytes, which stays open. A path must not come from the client
-                without ``secure_filename``.
+            dst: A path, or a file open for writing bytes, which stays open. A path must not come from the
+                client without ``secure_filename``.
             buffer_size: How many bytes to copy at a time.
         """
         from shutil import copyfileobj
@@ -110,7 +110,7 @@ class FileStorage:
 
     def close(self) -> None:
         """Close the stream; errors of that do not matter any more."""
-        try:
+        try:  # noqa: SIM105
             self.stream.close()
         except Exception:
             pass

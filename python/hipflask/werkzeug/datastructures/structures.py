@@ -27,9 +27,7 @@ _DEPRECATED = {
 
 
 def iter_multi_items(
-    mapping: MultiDict[K, V]
-    | Mapping[K, V | list[V] | tuple[V, ...] | set[V]]
-    | Iterable[tuple[K, V]],
+    mapping: MultiDict[K, V] | Mapping[K, V | list[V] | tuple[V, ...] | set[V]] | Iterable[tuple[K, V]],
 ) -> Iterator[tuple[K, V]]:
     """Iterate over every key and value of a ``MultiDict``, a mapping or pairs.
 
@@ -136,7 +134,8 @@ class CombinedMultiDict(ImmutableMultiDictMixin[K, V], MultiDict[K, V]):  # type
         Args:
             key: The key.
             default: What to return when there is no such value.
-            type: A callable that converts the value; after ``ValueError`` or ``TypeError`` the next dict is asked.
+            type: A callable that converts the value; after ``ValueError`` or ``TypeError`` the next dict is
+                asked.
         """
         for one in self.dicts:
             if key not in one:
