@@ -548,14 +548,12 @@ fn dump_cookie(
     if let Some(expires) = expires {
         attribute("Expires", Some(expires.str()?.to_str()?));
     }
-    match max_age {
-        Some(age) if age.is_instance_of::<PyBool>() => {
-            if age.is_truthy()? {
-                attribute("Max-Age", None);
-            }
-        }
-        Some(age) => attribute("Max-Age", Some(age.str()?.to_str()?)),
-        None => {}
+    // A flag stands for itself.
+    let flag = |age: &Bound<'_, PyAny>| age.cast::<PyBool>().ok().map(|flag| flag.is_true());
+    match (&max_age, max_age.as_ref().and_then(flag)) {
+        (Some(_), Some(true)) => attribute("Max-Age", None),
+        (Some(age), None) => attribute("Max-Age", Some(age.str()?.to_str()?)),
+        (Some(_), Some(false)) | (None, _) => {}
     }
     if secure || partitioned {
         attribute("Secure", None);

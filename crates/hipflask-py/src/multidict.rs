@@ -91,7 +91,7 @@ fn bare<'py>(class: &Bound<'py, PyType>) -> PyResult<Bound<'py, MultiDict>> {
     // SAFETY: `class` is `MultiDict` or `ImmutableMultiDict`, which adds no state to it. `dict`'s `tp_new` makes an object
     // of that type with zeroed memory after the dict, and zeroes are the initial state of what we keep there: a weakref list.
     unsafe {
-        let Some(new) = (*(&raw mut ffi::PyDict_Type)).tp_new else {
+        let Some(new) = ffi::PyDict_Type.tp_new else {
             return Err(PyTypeError::new_err("dict cannot be made"));
         };
         let empty = PyTuple::empty(py);
@@ -220,6 +220,14 @@ impl TypeConversionDict {
             Some(convert) => Ok(or_none(py, converted(convert, value)?.or(default))),
         }
     }
+
+    // The default for the oldest protocols takes a native class for one that cannot be pickled.
+    fn __reduce_ex__<'py>(
+        slf: &Bound<'py, Self>,
+        _protocol: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        (slf.get_type(), (slf.as_super().copy()?,)).into_pyobject(slf.py())
+    }
 }
 
 /// A dict whose keys may have several values; reading gives the first.
@@ -273,7 +281,7 @@ impl MultiDict {
     fn __iter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyIterator>> {
         // SAFETY: `dict` has this slot, and it returns a new reference or null with an exception set.
         unsafe {
-            let iter = (*(&raw mut ffi::PyDict_Type)).tp_iter;
+            let iter = ffi::PyDict_Type.tp_iter;
             let made = iter.map_or(std::ptr::null_mut(), |iter| iter(slf.as_ptr()));
             Ok(Bound::from_owned_ptr_or_err(slf.py(), made)?.cast_into_unchecked())
         }
@@ -380,11 +388,9 @@ impl MultiDict {
             return Ok(list);
         }
         let list = PyList::empty(slf.py());
-        if let Some(values) = default_list {
+        for values in default_list.filter(|values| !values.is_none()) {
             if values.is_truthy()? {
-                for value in values.try_iter()? {
-                    list.append(value?)?;
-                }
+                values.try_iter()?.try_for_each(|value| list.append(value?))?;
             }
         }
         this.set_item(key, &list)?;

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from hipflask import _core
 from hipflask._core import dump_cookie as dump_cookie
@@ -230,7 +230,9 @@ def parse_accept_header(value: str | None, cls: type[Any] | None = None) -> Any:
         cls: A subclass of ``Accept`` to make.
     """
     if cls is None:
-        from .datastructures.accept import Accept as cls
+        from .datastructures.accept import Accept
+
+        cls = Accept
 
     if not value:
         return cls(None)
@@ -278,7 +280,9 @@ def parse_cache_control_header(
         cls: What to make, if not ``RequestCacheControl``.
     """
     if cls is None:
-        from .datastructures.cache_control import RequestCacheControl as cls
+        from .datastructures.cache_control import RequestCacheControl
+
+        cls = RequestCacheControl
 
     return cls(parse_dict_header(value) if value else (), on_update)
 
@@ -306,7 +310,9 @@ def parse_csp_header(
         cls: What to make, if not ``ContentSecurityPolicy``.
     """
     if cls is None:
-        from .datastructures.csp import ContentSecurityPolicy as cls
+        from .datastructures.csp import ContentSecurityPolicy
+
+        cls = ContentSecurityPolicy
 
     items = []
     for policy in (value or "").split(";"):
@@ -440,7 +446,8 @@ def parse_etags(value: str | None) -> ds.ETags:
     """Read a list of entity tags, or ``*``."""
     from .datastructures.etag import ETags
 
-    strong, weak = [], []
+    strong: list[Any] = []
+    weak: list[Any] = []
     for is_weak, quoted, tag in _etag_items(value or ""):
         if tag == "*" and not quoted:
             return ETags(star_tag=True)
@@ -532,21 +539,30 @@ def http_date(timestamp: datetime | date | int | float | struct_time | None = No
     """
     import time
 
+    seconds: float
     if timestamp is None:
-        timestamp = time.time()
-    elif hasattr(timestamp, "toordinal"):
-        seconds = 0
-        if hasattr(timestamp, "hour"):
-            timestamp = _dt_as_utc(timestamp)  # type: ignore[arg-type]
-            seconds = timestamp.hour * 3600 + timestamp.minute * 60 + timestamp.second
-        timestamp = (timestamp.toordinal() - _EPOCH_DAY) * 86400 + seconds
+        seconds = time.time()
     elif isinstance(timestamp, time.struct_time):
-        timestamp = time.mktime(timestamp)
+        seconds = time.mktime(timestamp)
+    elif isinstance(timestamp, (int, float)):
+        seconds = timestamp
+    elif hasattr(timestamp, "hour"):
+        moment = _dt_as_utc(cast("datetime", timestamp))
+        seconds = _midnight(moment) + moment.hour * 3600 + moment.minute * 60 + moment.second
+    elif hasattr(timestamp, "toordinal"):
+        seconds = _midnight(timestamp)
+    else:
+        seconds = float(cast("float", timestamp))
 
-    text = _core.format_date(timestamp)
+    text = _core.format_date(seconds)
     if text is None:
         raise ValueError(f"no date has the timestamp {timestamp!r}")
     return text
+
+
+def _midnight(day: date) -> int:
+    """When a day of UTC begins, in seconds since 1970."""
+    return (day.toordinal() - _EPOCH_DAY) * 86400
 
 
 def parse_age(value: str | None = None) -> timedelta | None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 
+# The dict below ours, whose values are not what the class says they are.
+_raw: Any = dict
+
 
 class OrderedMultiDict(MultiDict[K, V]):
     """A ``MultiDict`` that remembers the order in which pairs were added.
@@ -70,8 +73,8 @@ class OrderedMultiDict(MultiDict[K, V]):
 
     def __getitem__(self, key: K) -> V:
         if key not in self:
-            raise BadRequestKeyError(key)  # type: ignore[arg-type]
-        return self._pairs[dict.__getitem__(self, key)[0]][1]  # type: ignore[index]
+            raise BadRequestKeyError(key)
+        return self._pairs[_raw.__getitem__(self, key)[0]][1]
 
     def __setitem__(self, key: K, value: V) -> None:
         self.poplist(key)
@@ -97,26 +100,26 @@ class OrderedMultiDict(MultiDict[K, V]):
             return iter(list(self._pairs.values()))
         return iter([(key, self[key]) for key in self])
 
-    def lists(self) -> Iterable[tuple[K, list[V]]]:
+    def lists(self) -> Iterable[tuple[K, list[V]]]:  # type: ignore[override]
         """Iterate over keys and their lists of values."""
         return ((key, self.getlist(key)) for key in self)
 
-    def listvalues(self) -> Iterable[list[V]]:  # type: ignore[override]
+    def listvalues(self) -> Iterable[list[V]]:
         """Iterate over the lists of values."""
         return (values for _, values in self.lists())
 
     def add(self, key: K, value: V) -> None:
         """Add a pair after all others."""
-        dict.setdefault(self, key, []).append(self._next)  # type: ignore[arg-type]
+        _raw.setdefault(self, key, []).append(self._next)
         self._pairs[self._next] = (key, value)
         self._next += 1
 
     def getlist(self, key: K, type: Callable[[V], Any] | None = None) -> list[Any]:
         """The values of ``key``; those that ``type`` refuses are left out."""
-        values = [self._pairs[number][1] for number in dict.get(self, key, ())]  # type: ignore[attr-defined]
+        values = [self._pairs[number][1] for number in _raw.get(self, key, ())]
         if type is None:
             return values
-        return MultiDict({None: values}).getlist(None, type)
+        return MultiDict([(key, value) for value in values]).getlist(key, type)
 
     def setlist(self, key: K, new_list: Iterable[V]) -> None:
         """Replace the values of ``key``; the new pairs are the last."""
@@ -128,22 +131,22 @@ class OrderedMultiDict(MultiDict[K, V]):
         """Refused: the list would not be the one that is kept."""
         raise TypeError("setlistdefault is unsupported for ordered multi dicts")
 
-    def update(self, mapping: Any) -> None:  # type: ignore[override]
+    def update(self, mapping: Any) -> None:
         """Add the items of a ``MultiDict``, a mapping or pairs."""
         for key, value in iter_multi_items(mapping):
             self.add(key, value)
 
     def poplist(self, key: K) -> list[V]:
         """Remove ``key`` and return its values."""
-        return [self._pairs.pop(number)[1] for number in dict.pop(self, key, ())]  # type: ignore[call-overload]
+        return [self._pairs.pop(number)[1] for number in _raw.pop(self, key, ())]
 
-    def pop(self, key: K, default: Any = _missing) -> Any:  # type: ignore[override]
+    def pop(self, key: K, default: Any = _missing) -> Any:
         """Remove ``key`` and return its first value, or ``default`` if it is not there."""
         if values := self.poplist(key):
             return values[0]
         if default is not _missing:
             return default
-        raise BadRequestKeyError(key)  # type: ignore[arg-type]
+        raise BadRequestKeyError(key)
 
     def popitem(self) -> tuple[K, V]:
         """Remove the last key and return it with its first value."""
@@ -153,10 +156,10 @@ class OrderedMultiDict(MultiDict[K, V]):
     def popitemlist(self) -> tuple[K, list[V]]:
         """Remove the last key and return it with its values."""
         try:
-            key, numbers = dict.popitem(self)
+            key, numbers = _raw.popitem(self)
         except KeyError as error:
             raise BadRequestKeyError(error.args[0]) from None
-        return key, [self._pairs.pop(number)[1] for number in numbers]  # type: ignore[attr-defined]
+        return key, [self._pairs.pop(number)[1] for number in numbers]
 
     def clear(self) -> None:
         """Remove everything."""
@@ -170,7 +173,7 @@ class ImmutableOrderedMultiDict(ImmutableMultiDictMixin[K, V], OrderedMultiDict[
     def _iter_hashitems(self) -> Iterable[Any]:
         return enumerate(self.items(multi=True))
 
-    __hash__ = ImmutableMultiDictMixin.__hash__
+    __hash__ = ImmutableMultiDictMixin.__hash__  # type: ignore[assignment]
 
     def copy(self) -> OrderedMultiDict[K, V]:  # type: ignore[override]
         """A copy that can be changed."""

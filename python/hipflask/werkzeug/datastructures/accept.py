@@ -19,7 +19,7 @@ class Accept(ImmutableList[tuple[str, float]]):
     """
 
     def __init__(self, values: Accept | Iterable[tuple[str, float]] | None = ()) -> None:
-        self.provided = values.provided if isinstance(values, Accept) else values is not None
+        self.provided: bool = values.provided if isinstance(values, Accept) else values is not None
         if not isinstance(values, Accept):
             values = sorted(
                 values or (), key=lambda pair: (self._specificity(pair[0]), pair[1]), reverse=True
@@ -161,17 +161,17 @@ class MIMEAccept(Accept):
     @property
     def accept_html(self) -> bool:
         """Whether HTML is accepted, or else XHTML."""
-        return "text/html" in self or self.accept_xhtml
+        return self._match("text/html") is not None or self.accept_xhtml
 
     @property
     def accept_xhtml(self) -> bool:
         """Whether XHTML or XML is accepted."""
-        return "application/xhtml+xml" in self or "application/xml" in self
+        return any(self._match(value) is not None for value in ("application/xhtml+xml", "application/xml"))
 
     @property
     def accept_json(self) -> bool:
         """Whether JSON is accepted."""
-        return "application/json" in self
+        return self._match("application/json") is not None
 
 
 def _language_parts(value: str) -> list[str]:

@@ -106,7 +106,7 @@ class FileStorage:
             with open(dst, "wb") as file:
                 copyfileobj(self.stream, file, buffer_size)
         else:
-            copyfileobj(self.stream, dst, buffer_size)  # type: ignore[arg-type]
+            copyfileobj(self.stream, dst, buffer_size)
 
     def close(self) -> None:
         """Close the stream; errors of that do not matter any more."""
@@ -158,12 +158,13 @@ class FileMultiDict(MultiDict[str, FileStorage]):
         if isinstance(file, FileStorage):
             self.add(name, file)
             return
+        stream: IO[bytes]
         if isinstance(file, (str, os.PathLike)):
             if filename is None:
                 filename = os.fspath(file)
-            stream: IO[bytes] = open(file, "rb")  # noqa: SIM115
+            stream = open(file, "rb")  # noqa: SIM115
         else:
-            stream = file
+            stream = file  # type: ignore[assignment]
         if filename and content_type is None:
             from mimetypes import guess_type
 

@@ -214,13 +214,13 @@ class ImmutableHeadersMixin:
 class UpdateDictMixin(dict[K, V]):
     """Calls ``on_update`` with the dict itself after every change."""
 
-    on_update: Callable[[Self], None] | None = None
+    on_update: Callable[[Any], None] | None = None
 
     def _changed(self) -> None:
         if self.on_update is not None:
             self.on_update(self)
 
-    def setdefault(self, key: K, default: V | None = None) -> V:  # type: ignore[override]
+    def setdefault(self, key: K, default: V | None = None) -> V:
         """As of a dict; a key that was there already is no change."""
         new = key not in self
         value = super().setdefault(key, default)  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ class UpdateDictMixin(dict[K, V]):
             self._changed()
         return value
 
-    def pop(self, key: K, default: Any = _missing) -> Any:  # type: ignore[override]
+    def pop(self, key: K, default: Any = _missing) -> Any:
         """As of a dict; a key that was not there is no change."""
         there = key in self
         value = super().pop(key) if default is _missing else super().pop(key, default)
@@ -259,10 +259,10 @@ class UpdateDictMixin(dict[K, V]):
         self, arg: Mapping[K, V] | Iterable[tuple[K, V]] | None = None, /, **kwargs: V
     ) -> None:
         """As of a dict."""
-        super().update(() if arg is None else arg, **kwargs)  # type: ignore[arg-type]
+        super().update(() if arg is None else arg, **kwargs)
         self._changed()
 
     def __ior__(self, other: Mapping[K, V] | Iterable[tuple[K, V]]) -> Self:  # type: ignore[override,misc]
-        result = super().__ior__(other)  # type: ignore[operator]
+        result = super().__ior__(other)
         self._changed()
-        return result  # type: ignore[no-any-return]
+        return result

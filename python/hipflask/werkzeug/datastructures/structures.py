@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeVar
 
-from hipflask._core import MultiDict, TypeConversionDict
+from hipflask._core import MultiDict as MultiDict
+from hipflask._core import TypeConversionDict as TypeConversionDict
 
 from .mixins import ImmutableDictMixin, ImmutableListMixin, ImmutableMultiDictMixin, UpdateDictMixin
 
@@ -126,7 +127,7 @@ class CombinedMultiDict(ImmutableMultiDictMixin[K, V], MultiDict[K, V]):  # type
 
         from ..exceptions import BadRequestKeyError
 
-        raise BadRequestKeyError(key)  # type: ignore[arg-type]
+        raise BadRequestKeyError(key)
 
     def get(self, key: K, default: Any = None, type: Callable[[V], Any] | None = None) -> Any:
         """The first value of ``key`` that ``type`` takes, or ``default``.
@@ -178,7 +179,7 @@ class CombinedMultiDict(ImmutableMultiDictMixin[K, V], MultiDict[K, V]):  # type
         for _, value in self.items():
             yield value
 
-    def lists(self) -> Iterable[tuple[K, list[V]]]:
+    def lists(self) -> Iterable[tuple[K, list[V]]]:  # type: ignore[override]
         """Keys, each with its values in all dicts."""
         joined: dict[K, list[V]] = {}
         for one in self.dicts:
@@ -186,7 +187,7 @@ class CombinedMultiDict(ImmutableMultiDictMixin[K, V], MultiDict[K, V]):  # type
                 joined.setdefault(key, []).extend(values)
         return joined.items()
 
-    def listvalues(self) -> Iterable[list[V]]:  # type: ignore[override]
+    def listvalues(self) -> Iterable[list[V]]:
         """Iterate over the lists of values."""
         return (values for _, values in self.lists())
 
@@ -215,7 +216,7 @@ class CallbackDict(UpdateDictMixin[K, V], dict[K, V]):
     def __init__(
         self,
         initial: Mapping[K, V] | Iterable[tuple[K, V]] | None = None,
-        on_update: Callable[[Self], None] | None = None,
+        on_update: Callable[[Any], None] | None = None,
     ) -> None:
         super().__init__(() if initial is None else initial)
         self.on_update = on_update
@@ -235,7 +236,7 @@ class HeaderSet(MutableSet[str]):
     def __init__(
         self,
         headers: Iterable[str] | None = None,
-        on_update: Callable[[Self], None] | None = None,
+        on_update: Callable[[Any], None] | None = None,
     ) -> None:
         self._headers = list(headers or ())
         self._set = {header.lower() for header in self._headers}
