@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PySet, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PySet, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, PyTypeInfo, ffi, intern};
 
 /// An argument that differs from `None` when it is not given.
@@ -388,10 +388,12 @@ impl MultiDict {
             return Ok(list);
         }
         let list = PyList::empty(slf.py());
-        for values in default_list.filter(|values| !values.is_none()) {
-            if values.is_truthy()? {
-                values.try_iter()?.try_for_each(|value| list.append(value?))?;
-            }
+        let given = match default_list {
+            Some(values) if values.is_truthy()? => Some(values),
+            _ => None,
+        };
+        if let Some(values) = given {
+            values.try_iter()?.try_for_each(|value| list.append(value?))?;
         }
         this.set_item(key, &list)?;
         Ok(list.into_any())
@@ -581,19 +583,6 @@ impl MultiDict {
 }
 
 impl MultiDict {
-    /// How many keys there are.
-    pub(crate) fn count(slf: &Bound<'_, Self>) -> usize {
-        raw(slf).len()
-    }
-
-    /// The first value of a key that is a string.
-    pub(crate) fn value_of<'py>(slf: &Bound<'py, Self>, key: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
-        match raw(slf).get_item(PyString::new(slf.py(), key))? {
-            Some(list) => first(&list),
-            None => Ok(None),
-        }
-    }
-
     // Whether `self[key]` is ours: a subclass in Python that has its own has another slot.
     fn reads_natively(slf: &Bound<'_, Self>) -> bool {
         let subscript = |class: *mut ffi::PyTypeObject| {
