@@ -36,7 +36,7 @@ pub use methods::{MethodSet, MethodTable};
 pub use part::Weight;
 pub use pattern::{Pattern, Search, Span};
 pub use quote::{quote_path, quote_query};
-pub use router::{Found, Outcome, Refusal, Router, Rule, Variable};
+pub use router::{Found, MakeSearch, Outcome, Refusal, Router, Rule, Variable};
 pub use syntax::{Token, merge_slashes, tokens};
 
 /// What is wrong with a rule. Found while a map is built, never while it matches.

@@ -34,6 +34,12 @@ pub fn quote_query(out: &mut String, text: &[u8]) {
 
 fn quote(out: &mut String, text: &[u8], safe: &[bool; 256], plus: bool) {
     const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    if let Some(whole) =
+        std::str::from_utf8(text).ok().filter(|_| text.iter().all(|&byte| safe[usize::from(byte)]))
+    {
+        out.push_str(whole);
+        return;
+    }
     out.reserve(text.len());
     for &byte in text {
         if safe[usize::from(byte)] {

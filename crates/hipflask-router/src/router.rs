@@ -45,6 +45,9 @@ impl Variable {
     }
 }
 
+/// Makes a [`Search`] of a regular expression; the flag says whether it ends with an optional slash.
+pub type MakeSearch<'a> = dyn FnMut(&str, bool) -> Option<Arc<dyn Search>> + 'a;
+
 /// A rule to be compiled into a [`Router`].
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -179,7 +182,7 @@ impl Router {
     pub fn with_search(
         rules: &[Rule],
         merge_slashes: bool,
-        search: &mut dyn FnMut(&str, bool) -> Option<Arc<dyn Search>>,
+        search: &mut MakeSearch<'_>,
     ) -> Result<Self, Error> {
         let mut router = Self {
             machine: Machine::new(),

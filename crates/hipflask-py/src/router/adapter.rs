@@ -328,7 +328,7 @@ fn build_rule(
         }
     }
     match entry.compiled.get().assemble(py, wanted.values, wanted.unknown, wanted.map) {
-        Ok((domain, path)) => Ok(Some(Built { domain, path, websocket: entry.websocket })),
+        Ok(built) => Ok(built.map(|(domain, path)| Built { domain, path, websocket: entry.websocket })),
         Err(error) if is_validation_error(py, &error)? => Ok(None),
         Err(error) => Err(error),
     }

@@ -1,7 +1,7 @@
 //! One rule, compiled: its variables, and how its URL is built.
 
 use hipflask_router::{Conversion, Limits, Place, Template, Token, Variable, merge_slashes, tokens};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFrozenSet, PyList, PyString};
@@ -18,8 +18,8 @@ pub(crate) struct CompiledRule {
     pub(crate) converters: Vec<Py<PyAny>>,
     encoders: Vec<Encoder>,
     template: Template,
-    /// How many values the template takes.
-    places: usize,
+    /// The variables that the template takes.
+    open: Vec<usize>,
     /// Every name that the rule uses: its variables and its defaults.
     used: Vec<Box<str>>,
 }
@@ -59,7 +59,7 @@ impl CompiledRule {
             converters: Vec::new(),
             encoders: Vec::new(),
             template: Template { domain: Vec::new(), path: Vec::new() },
-            places: 0,
+            open: Vec::new(),
             used: Vec::new(),
         };
         for text in [domain, &compiled.path.clone()] {
@@ -96,7 +96,12 @@ impl CompiledRule {
         })
         .map_err(|error| PyValueError::new_err(error.to_string()))?;
         let places = compiled.template.domain.iter().chain(&compiled.template.path);
-        compiled.places = places.filter(|place| matches!(place, Place::Variable(_))).count();
+        compiled.open = places
+            .filter_map(|place| match place {
+                Place::Variable(at) => Some(*at),
+                Place::Text(_) => None,
+            })
+            .collect();
         Ok(compiled)
     }
 
@@ -134,7 +139,9 @@ impl CompiledRule {
         unknown: bool,
         map: &Bound<'_, PyAny>,
     ) -> PyResult<(String, String)> {
-        self.assemble(py, values, unknown, map)
+        self.assemble(py, values, unknown, map)?.ok_or_else(|| {
+            PyTypeError::new_err(format!("{:?} needs a value for each of its variables", self.path))
+        })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -169,46 +176,53 @@ impl CompiledRule {
         self.used.iter().any(|used| **used == *name)
     }
 
-    /// See [`CompiledRule::build`].
+    /// Builds domain and path; `None` if a variable has no value.
     pub(crate) fn assemble(
         &self,
         py: Python<'_>,
         values: &Bound<'_, PyDict>,
         unknown: bool,
         map: &Bound<'_, PyAny>,
-    ) -> PyResult<(String, String)> {
+    ) -> PyResult<Option<(String, String)>> {
         let mut query = String::new();
-        if unknown && values.len() > self.places {
+        let extra = unknown && values.len() > self.open.len();
+        if extra || self.open.len() > 1 {
+            // A value that cannot be encoded is no error if another is missing.
+            for name in self.open.iter().filter_map(|&at| self.names.get(at)) {
+                if !values.contains(name)? {
+                    return Ok(None);
+                }
+            }
+        }
+        if extra {
             self.append_query(values, map, &mut query)?;
         }
         let mut domain = String::new();
         let mut path = String::with_capacity(64);
         for (places, out) in [(&self.template.domain, &mut domain), (&self.template.path, &mut path)] {
             for place in places {
-                match place {
-                    Place::Text(text) => out.push_str(text),
-                    Place::Variable(at) => self.fill(py, *at, values, out)?,
+                let at = match place {
+                    Place::Text(text) => {
+                        out.push_str(text);
+                        continue;
+                    }
+                    Place::Variable(at) => *at,
+                };
+                if let (Some(name), Some(encoder), Some(converter)) =
+                    (self.names.get(at), self.encoders.get(at), self.converters.get(at))
+                {
+                    let Some(value) = values.get_item(name)? else { return Ok(None) };
+                    encoder.encode(py, converter, &value, out)?;
                 }
             }
         }
         path.push_str(&query);
-        Ok((domain, path))
+        Ok(Some((domain, path)))
     }
 
-    fn fill(&self, py: Python<'_>, at: usize, values: &Bound<'_, PyDict>, out: &mut String) -> PyResult<()> {
-        if let (Some(name), Some(encoder), Some(converter)) =
-            (self.names.get(at), self.encoders.get(at), self.converters.get(at))
-        {
-            let name = name.bind(py);
-            let value = values.get_item(name)?.ok_or_else(|| {
-                pyo3::exceptions::PyTypeError::new_err(format!(
-                    "the rule {:?} needs a value for {name:?}",
-                    self.path
-                ))
-            })?;
-            encoder.encode(py, converter, &value, out)?;
-        }
-        Ok(())
+    /// Whether [`CompiledRule::assemble`] asks for this value.
+    pub(crate) fn asks_for(&self, name: &str) -> bool {
+        self.open.iter().any(|&at| self.variables.get(at).is_some_and(|variable| *variable.name == *name))
     }
 
     fn append_query(

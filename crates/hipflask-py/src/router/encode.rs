@@ -1,6 +1,7 @@
 //! Values of a URL that is built, as text.
 
 use std::collections::HashSet;
+use std::fmt::Write;
 
 use hipflask_router::{quote_path, quote_query};
 use pyo3::exceptions::PyValueError;
@@ -128,6 +129,8 @@ fn push_query(out: &mut String, value: &Bound<'_, PyAny>) -> PyResult<()> {
 
 fn push_integer(out: &mut String, number: &Bound<'_, PyInt>, digits: usize) -> PyResult<()> {
     match number.extract::<i64>() {
+        // Writing to a string cannot fail.
+        Ok(number) if digits == 0 => _ = write!(out, "{number}"),
         Ok(number) => push_filled(out, &number.to_string(), digits),
         Err(_) => push_filled(out, number.str()?.to_str()?, digits),
     }

@@ -42,7 +42,7 @@ pub(crate) struct Entry {
     pub(crate) websocket: bool,
     /// The subclass has its own `build` or `suitable_for`.
     pub(crate) overridden: bool,
-    /// Names that must be given to build it.
+    /// Names that must be given to build it, beside its variables'.
     pub(crate) required: Vec<Py<PyAny>>,
     /// Names that may be given, and their only values.
     pub(crate) fixed: Vec<(Py<PyAny>, Py<PyAny>)>,
@@ -314,7 +314,10 @@ impl Entry {
         let mut required = Vec::new();
         for name in rule.getattr(intern!(py, "arguments"))?.try_iter()? {
             let name = name?;
-            if !defaults.as_ref().map_or(Ok(false), |defaults| defaults.contains(&name))? {
+            let asked_for = name
+                .cast::<PyString>()
+                .is_ok_and(|name| name.to_str().is_ok_and(|name| compiled.get().asks_for(name)));
+            if !asked_for && !defaults.as_ref().map_or(Ok(false), |defaults| defaults.contains(&name))? {
                 required.push(name.unbind());
             }
         }
