@@ -7,7 +7,6 @@ import sys
 from datetime import datetime, timezone
 
 import pytest
-from hipflask.werkzeug.wrappers import Request, Response
 
 from hipflask.werkzeug.datastructures import Authorization, FileStorage, Headers, MultiDict
 from hipflask.werkzeug.test import (
@@ -22,6 +21,7 @@ from hipflask.werkzeug.test import (
     stream_encode_multipart,
 )
 from hipflask.werkzeug.utils import redirect
+from hipflask.werkzeug.wrappers import Request, Response
 
 
 class TestEnvironBuilder:

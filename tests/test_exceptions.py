@@ -7,12 +7,12 @@ import pickle
 from datetime import datetime, timezone
 
 import pytest
-from hipflask.werkzeug.datastructures import WWWAuthenticate
-from hipflask.werkzeug.test import create_environ
-from hipflask.werkzeug.wrappers import Response
 from markupsafe import Markup
 
 from hipflask.werkzeug import exceptions
+from hipflask.werkzeug.datastructures import WWWAuthenticate
+from hipflask.werkzeug.test import create_environ
+from hipflask.werkzeug.wrappers import Response
 
 
 @pytest.mark.parametrize("code", sorted(exceptions.default_exceptions))

@@ -8,7 +8,6 @@ import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from hipflask.werkzeug.wrappers import Request, Response
 
 from hipflask.werkzeug.middleware.dispatcher import DispatcherMiddleware
 from hipflask.werkzeug.middleware.http_proxy import ProxyMiddleware
@@ -18,6 +17,7 @@ from hipflask.werkzeug.middleware.proxy_fix import ProxyFix
 from hipflask.werkzeug.middleware.shared_data import SharedDataMiddleware
 from hipflask.werkzeug.test import Client, create_environ, run_wsgi_app
 from hipflask.werkzeug.testapp import test_app as info_app
+from hipflask.werkzeug.wrappers import Request, Response
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ class BadRequest(HTTPException):
     """400: the request is malformed or makes no sense to the application."""
 
     code = 400
-    description = "The browser (or proxy) sent a request that this server could not understand."
+    description: str | None = "The browser (or proxy) sent a request that this server could not understand."
 
 
 class BadRequestKeyError(BadRequest, KeyError):
@@ -140,7 +140,7 @@ class BadRequestKeyError(BadRequest, KeyError):
         KeyError.__init__(self, *(() if arg is None else (arg,)))
 
     @property
-    def description(self) -> str | None:  # type: ignore[override]
+    def description(self) -> str | None:
         """The sentence of the page, followed by the key if `show_exception` says so."""
         if not self.show_exception:
             return self._description
@@ -565,7 +565,7 @@ class Aborter:
             if isinstance(code, Response):
                 raise HTTPException(response=code)
 
-        exception = self.mapping.get(code)  # type: ignore[arg-type]
+        exception = self.mapping.get(code)
         if exception is None:
             raise LookupError(f"no exception for {code!r}")
         raise exception(*args, **kwargs)

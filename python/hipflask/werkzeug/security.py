@@ -15,7 +15,7 @@ SALT_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 DEFAULT_PBKDF2_ITERATIONS = 1_000_000
 
 #: Separators other than the slash, which a URL may contain but the file system would obey.
-_os_alt_seps: list[str] = [sep for sep in (os.sep, os.altsep) if sep not in (None, "/")]  # type: ignore[misc]
+_os_alt_seps: list[str] = [sep for sep in (os.sep, os.altsep) if sep is not None and sep != "/"]
 
 #: Names that Windows takes for a device in every directory and with every extension.
 _windows_device_files = {

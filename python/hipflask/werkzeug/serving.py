@@ -2,8 +2,8 @@
 
 `run_simple` and `make_server` bind the socket here, so that it survives a reload and its errors are told in
 plain words, and hand it to `hipflask._core.Server`. Does not parse HTTP and does not schedule requests: the
-engine does. The engine does not speak TLS: a server with an `ssl_context` is refused, while the functions that
-make certificates work.
+engine does. The engine does not speak TLS: a server with an `ssl_context` is refused, while the functions
+that make certificates work.
 
 Implements: werkzeug.serving (3.1).
 """

@@ -224,7 +224,7 @@ class EnvironBuilder:
     @property
     def content_type(self) -> str | None:
         """The `Content-Type`, or what the form and files will be sent as. Kept in `headers`."""
-        given = self.headers.get("Content-Type")
+        given: str | None = self.headers.get("Content-Type")
         if given is None and not self._input_stream:
             if self._files:
                 return "multipart/form-data"
@@ -259,7 +259,8 @@ class EnvironBuilder:
     @property
     def content_length(self) -> int | None:
         """The `Content-Length`, if it is set. Kept in `headers`."""
-        return self.headers.get("Content-Length", type=int)
+        length: int | None = self.headers.get("Content-Length", type=int)
+        return length
 
     @content_length.setter
     def content_length(self, value: int | None) -> None:
@@ -560,7 +561,7 @@ class Client:
         allow_subdomain_redirects: bool = False,
     ) -> None:
         self.application = application
-        self.response_wrapper = _test_response(response_wrapper)
+        self.response_wrapper: type[TestResponse] = _test_response(response_wrapper)  # type: ignore[arg-type]
         self.allow_subdomain_redirects = allow_subdomain_redirects
         self._cookies: dict[tuple[str, str, str], Cookie] | None = {} if use_cookies else None
 

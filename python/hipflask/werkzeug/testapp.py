@@ -33,7 +33,7 @@ def test_app(req: Request) -> Response:
 
 
 # Keeps pytest from taking it for a test.
-test_app.__test__ = False
+test_app.__test__ = False  # type: ignore[attr-defined]
 
 
 def iter_sys_path() -> Iterator[tuple[str, bool, bool]]:

@@ -65,7 +65,7 @@ class cached_property(property, Generic[_T]):
         if value is _missing:
             value = self.fget(obj)  # type: ignore[misc]
             self.__set__(obj, value)
-        return value  # type: ignore[no-any-return]
+        return value  # type: ignore[return-value]
 
     def __set__(self, obj: object, value: _T) -> None:
         """Remember a value without computing it."""
@@ -92,7 +92,7 @@ class environ_property(_DictAccessorProperty[_V]):
 
     def lookup(self, obj: Request) -> WSGIEnvironment:
         """The mapping that is read."""
-        return obj.environ  # type: ignore[no-any-return]
+        return obj.environ
 
 
 class header_property(_DictAccessorProperty[_V]):
@@ -158,7 +158,9 @@ def redirect(location: str, code: int = 302, Response: type[Response] | None = N
     from markupsafe import escape
 
     if Response is None:
-        from .wrappers.response import Response
+        from .wrappers.response import Response as Default
+
+        Response = Default
 
     link = escape(location)
     response = Response(
@@ -233,7 +235,9 @@ def send_file(
     from .http import http_date, quote_etag
 
     if response_class is None:
-        from .wrappers.response import Response as response_class
+        from .wrappers.response import Response
+
+        response_class = Response
 
     path: str | None = None
     file: IO[bytes] | None = None
@@ -248,7 +252,7 @@ def send_file(
         if download_name is None:
             download_name = os.path.basename(path)
     else:
-        file = path_or_file  # type: ignore[assignment]
+        file = path_or_file
 
     headers = Headers()
     if mimetype is None:
@@ -395,7 +399,7 @@ class ImportStringError(ImportError):
         super().__init__(self._explain())
 
     def _explain(self) -> str:
-        found = []
+        found: list[tuple[str, str | None]] = []
         parts = self.import_name.replace(":", ".").split(".")
         for end in range(1, len(parts) + 1):
             name = ".".join(parts[:end])

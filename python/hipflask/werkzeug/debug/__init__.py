@@ -144,7 +144,7 @@ class DebuggedApplication:
         if self.evalex:
             environ["werkzeug.debug.preserve_context"] = contexts.append
         try:
-            body = None
+            body: Any = None
             try:
                 body = self.app(environ, start_response)
                 yield from body

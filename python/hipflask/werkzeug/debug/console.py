@@ -159,7 +159,7 @@ class _Interpreter(code.InteractiveInterpreter):
     def evaluate(self, line: str) -> str:
         line = line.rstrip()
         prompt = "... " if self._waiting else ">>> "
-        token = _namespace.set(self.locals)  # type: ignore[arg-type]
+        token = _namespace.set(self.locals)
         try:
             with _catching() as stream:
                 text = "\n".join([*self._waiting, line])

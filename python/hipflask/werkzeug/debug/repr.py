@@ -22,7 +22,7 @@ _missing = object()
 _STRING, _ITEMS, _PAIRS = 70, 8, 4
 
 #: The kinds of sequences, and what stands around their items.
-_SEQUENCES: list[tuple[type, str, str]] = [
+_SEQUENCES: list[tuple[type[Iterable[Any]], str, str]] = [
     (list, "[", "]"),
     (tuple, "(", ")"),
     (set, "set([", "])"),
@@ -41,7 +41,7 @@ def dump(obj: object = _missing) -> None:
     generator = DebugReprGenerator()
     caller = sys._getframe(1)
     html = generator.dump_locals(caller.f_locals) if obj is _missing else generator.dump_object(obj)
-    sys.stdout._write(html)  # type: ignore[attr-defined]
+    _print(html)
 
 
 class _Helper:
@@ -52,14 +52,14 @@ class _Helper:
 
     def __call__(self, topic: object = None) -> None:
         if topic is None:
-            sys.stdout._write(f'<span class="help">{self!r}</span>')  # type: ignore[attr-defined]
+            _print(_span("help", repr(self)))
             return
         import pydoc
 
         text = pydoc.render_doc(topic, title="Help on %s:", renderer=pydoc.plaintext)  # type: ignore[attr-defined]
         title, _, body = text.partition("\n")
         html = f'<div class="box"><h3>{escape(title)}</h3><pre class="help">{escape(body)}</pre></div>'
-        sys.stdout._write(html)  # type: ignore[attr-defined]
+        _print(html)
 
 
 helper = _Helper()
@@ -103,7 +103,7 @@ class DebugReprGenerator:
 
     def _string(self, obj: str | bytes) -> str:
         kind = str if isinstance(obj, str) else bytes
-        text = kind.__repr__(obj)  # type: ignore[arg-type]
+        text = kind.__repr__(obj)
         html = str(escape(text[:_STRING]))
         if len(text) > _STRING:
             html += _span("extended", escape(text[_STRING:]))
@@ -146,6 +146,11 @@ class DebugReprGenerator:
         value = f"<pre class=repr>{repr}</pre>\n" if repr else ""
         table = f"<table>\n{rows}</table>\n" if rows else "<em>Nothing</em>\n"
         return f'<div class="box"><h3>{escape(title)}</h3>\n{value}<div class="repr">{table}</div></div>\n'
+
+
+def _print(html: str) -> None:
+    """Print markup in a console; anywhere else it is text like any other."""
+    getattr(sys.stdout, "_write", sys.stdout.write)(html)
 
 
 def _span(kind: str, html: str) -> str:

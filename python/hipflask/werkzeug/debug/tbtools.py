@@ -140,7 +140,7 @@ class DebugTraceback:
     def _type_name(self) -> str:
         if sys.version_info >= (3, 13):
             return self._te.exc_type_str.rpartition(".")[2]
-        return self._te.exc_type.__name__  # type: ignore[union-attr]
+        return self._te.exc_type.__name__
 
 
 class DebugFrameSummary(traceback.FrameSummary):
