@@ -1,0 +1,27 @@
+//! The checks that fuzzing runs, on generated input.
+
+#[path = "../../../fuzz/route.rs"]
+#[allow(clippy::expect_used, clippy::panic, reason = "a check fails by a panic")]
+mod route;
+
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_path_leads_somewhere(path in "[/ab.x0-9٣é-]{0,24}") {
+        route::path(path.as_bytes());
+    }
+
+    #[test]
+    fn any_bytes_are_a_path(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        route::path(&bytes);
+        route::rule(&bytes);
+    }
+
+    #[test]
+    fn any_text_is_a_rule_or_an_error(rule in r"[\[\]a-c{},0-9*+?.\\d()|^$<>:é/-]{0,16}", path in "/a/[abc/9-]{0,16}") {
+        route::rule([rule, path].join("\n").as_bytes());
+    }
+}
