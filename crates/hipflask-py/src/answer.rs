@@ -15,10 +15,24 @@ const HTML: &[u8] = b"text/html; charset=utf-8";
 const JSON: &[u8] = b"application/json";
 const CONTENT_TYPE: &[u8] = b"Content-Type";
 
+/// What a session adds to a response.
+pub(crate) struct SessionFields {
+    /// `Vary: Cookie`.
+    pub(crate) vary: bool,
+    /// The value of `Set-Cookie`.
+    pub(crate) cookie: Option<String>,
+}
+
 /// Writes a value that needs no response object: text, bytes, a dict or a list, alone or with a status.
 ///
 /// Gives false, having written nothing, for anything else: then `Flask.make_response` decides.
-pub(crate) fn simple(app: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, hooks: &Hooks, reply: &mut Reply<'_>) -> PyResult<bool> {
+pub(crate) fn simple(
+    app: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+    hooks: &Hooks,
+    session: &SessionFields,
+    reply: &mut Reply<'_>,
+) -> PyResult<bool> {
     if !hooks.plain_responses {
         return Ok(false);
     }
@@ -30,12 +44,12 @@ pub(crate) fn simple(app: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>, hooks: &H
         return match status.cast_exact::<PyInt>().ok().and_then(|status| status.extract::<u16>().ok()) {
             // An interim or a bodiless status has rules of its own.
             Some(status) if (200..600).contains(&status) && status != 204 && status != 304 => {
-                body_alone(app, &body, status, hooks, reply)
+                body_alone(app, &body, status, hooks, session, reply)
             }
             _ => Ok(false),
         };
     }
-    body_alone(app, value, 200, hooks, reply)
+    body_alone(app, value, 200, hooks, session, reply)
 }
 
 fn body_alone(
@@ -43,11 +57,12 @@ fn body_alone(
     value: &Bound<'_, PyAny>,
     status: u16,
     hooks: &Hooks,
+    session: &SessionFields,
     reply: &mut Reply<'_>,
 ) -> PyResult<bool> {
     let kind = value.get_type();
     if kind.is(PyString::type_object(value.py())) {
-        whole(reply, status, HTML, value.cast::<PyString>()?.to_str()?.as_bytes())
+        whole(reply, status, HTML, session, value.cast::<PyString>()?.to_str()?.as_bytes())
     } else if kind.is(PyDict::type_object(value.py())) || kind.is(PyList::type_object(value.py())) {
         let mut text = Vec::with_capacity(256);
         let Some(options) = hooks.json_options(app)? else { return Ok(false) };
@@ -55,17 +70,29 @@ fn body_alone(
             return Ok(false);
         }
         text.push(b'\n');
-        whole(reply, status, JSON, &text)
+        whole(reply, status, JSON, session, &text)
     } else if let Ok(bytes) = value.cast_exact::<PyBytes>() {
-        whole(reply, status, HTML, bytes.as_bytes())
+        whole(reply, status, HTML, session, bytes.as_bytes())
     } else {
         Ok(false)
     }
 }
 
-fn whole(reply: &mut Reply<'_>, status: u16, kind: &[u8], body: &[u8]) -> PyResult<bool> {
+fn whole(
+    reply: &mut Reply<'_>,
+    status: u16,
+    kind: &[u8],
+    session: &SessionFields,
+    body: &[u8],
+) -> PyResult<bool> {
     reply.start(status, None);
     wsgi::write_field(reply, CONTENT_TYPE, kind)?;
+    if session.vary {
+        wsgi::write_field(reply, b"Vary", b"Cookie")?;
+    }
+    if let Some(cookie) = &session.cookie {
+        wsgi::write_field(reply, b"Set-Cookie", cookie.as_bytes())?;
+    }
     reply.body(body);
     Ok(true)
 }

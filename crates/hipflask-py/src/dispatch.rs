@@ -17,6 +17,8 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::answer;
 use crate::context::{self, Frame};
+use crate::cookie_session::Saving;
+use crate::json;
 use crate::plan::{Hooks, Plan, Signal};
 use crate::request::{self, EngineRequest, RequestBase};
 use crate::router::MapBase;
@@ -202,7 +204,7 @@ impl<'py> Exchange<'_, 'py> {
         if self.frame.get().owns_app_context() {
             self.send(Signal::AppcontextPushed, None)?;
         }
-        if !self.hooks.lazy_sessions {
+        if self.hooks.cookie_sessions.is_none() {
             self.frame.get().open_session(self.py)?;
         }
         match found {
@@ -335,7 +337,10 @@ impl<'py> Exchange<'_, 'py> {
     fn finalize(&self, value: &Bound<'py, PyAny>, reply: &mut Reply<'_>) -> PyResult<()> {
         let py = self.py;
         let finished = self.hooks.signals.heard(py, Signal::RequestFinished)?;
-        if finished.is_none() && !self.wants_response()? && answer::simple(self.app, value, self.hooks, reply)? {
+        if finished.is_none()
+            && let Some(fields) = self.without_response()?
+            && answer::simple(self.app, value, self.hooks, &fields, reply)?
+        {
             return Ok(());
         }
         let mut response = if value.get_type().is(&self.hooks.response_class) {
@@ -350,12 +355,23 @@ impl<'py> Exchange<'_, 'py> {
         answer::response(&response, &self.request, reply)
     }
 
-    /// Whether something wants to see or change the response object.
-    fn wants_response(&self) -> PyResult<bool> {
-        let frame = self.frame.get();
-        Ok(!self.hooks.after_request.bind(self.py).is_empty()
-            || frame.request_ctx(self.py).is_some()
-            || self.has_session()?)
+    /// The fields that the session adds, if nothing else wants to see or change the response object.
+    fn without_response(&self) -> PyResult<Option<answer::SessionFields>> {
+        let none = answer::SessionFields { vary: false, cookie: None };
+        if !self.hooks.after_request.bind(self.py).is_empty() || self.frame.get().request_ctx(self.py).is_some() {
+            return Ok(None);
+        }
+        if !self.has_session()? {
+            return Ok(Some(none));
+        }
+        let Some(sessions) = &self.hooks.cookie_sessions else { return Ok(None) };
+        let session = self.frame.get().open_session(self.py)?;
+        let config = self.hooks.config.bind(self.py);
+        let options = self.hooks.json_options(self.app)?.map(json::Options::compact);
+        Ok(match sessions.save(&session, config, options.as_ref())? {
+            Saving::Fields { vary, cookie } => Some(answer::SessionFields { vary, cookie }),
+            Saving::Python => None,
+        })
     }
 
     /// Whether the session may have to be saved: it was opened, or its cookie came (a permanent one is renewed).
@@ -383,9 +399,6 @@ impl<'py> Exchange<'_, 'py> {
                         response = function.call1((response,))?;
                     }
                 }
-            }
-            if self.frame.get().request_ctx(py).is_some() {
-                return self.app.call_method1(intern!(py, "_save_session"), (response,));
             }
         }
         if self.has_session()? {

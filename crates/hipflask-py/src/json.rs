@@ -69,6 +69,14 @@ impl<'py> Options<'py> {
         }))
     }
 
+    /// The same settings on one line.
+    pub(crate) fn compact(mut self) -> Self {
+        self.item = Cow::Borrowed(",");
+        self.key = Cow::Borrowed(":");
+        self.indent = None;
+        self
+    }
+
     /// The settings of an `app.json` for a response; None if its class has its own `response` or `dumps`.
     ///
     /// The text of a response ends with a newline, which the caller adds.

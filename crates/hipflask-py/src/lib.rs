@@ -3,6 +3,7 @@
 mod answer;
 mod body;
 mod context;
+mod cookie_session;
 mod dispatch;
 mod ensured;
 mod environ;

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString, PyType};
 
+use crate::cookie_session::CookieSessions;
 use crate::ensured::Ensured;
 use crate::json;
 
@@ -67,9 +68,9 @@ pub(crate) struct Hooks {
     pub(crate) plain_responses: bool,
     /// The class of responses that are written natively; one that overrides how it becomes WSGI is asked instead.
     pub(crate) response_class: Py<PyType>,
-    /// Whether sessions are the signed cookies of `SecureCookieSessionInterface`: then a request without the cookie
+    /// There if sessions are the signed cookies of `SecureCookieSessionInterface`: then a request without the cookie
     /// needs no session until somebody asks for it.
-    pub(crate) lazy_sessions: bool,
+    pub(crate) cookie_sessions: Option<CookieSessions>,
     pub(crate) signals: Signals,
     pub(crate) ensured: Ensured,
     json: OnceLock<StockJson>,
@@ -189,9 +190,6 @@ impl Hooks {
         let dict = |name: &Bound<'_, PyString>| PyResult::Ok(app.getattr(name)?.cast_into::<PyDict>()?.unbind());
         let response_class = app.getattr(intern!(py, "response_class"))?.cast_into::<PyType>()?;
         let stock_response = py.import(intern!(py, "hipflask.wrappers"))?.getattr(intern!(py, "Response"))?;
-        let stock_interface = py
-            .import(intern!(py, "hipflask.sessions"))?
-            .getattr(intern!(py, "SecureCookieSessionInterface"))?;
         let interface = app.getattr(intern!(py, "session_interface"))?;
         Ok(Self {
             request_class: app.getattr(intern!(py, "request_class"))?.cast_into::<PyType>()?.unbind(),
@@ -204,7 +202,7 @@ impl Hooks {
             config: dict(intern!(py, "config"))?,
             plain_responses: response_class.is(&stock_response),
             response_class: response_class.unbind(),
-            lazy_sessions: interface.get_type().is(&stock_interface),
+            cookie_sessions: CookieSessions::of(&interface)?,
             signals: Signals(PyOnceLock::new()),
             ensured: Ensured::default(),
             json: OnceLock::new(),
