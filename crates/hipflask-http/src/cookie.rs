@@ -36,7 +36,7 @@ impl<'a> Iterator for Cookies<'a> {
 }
 
 /// `name [ "=" value ] ";"`: a name runs up to the first `=` or `;`, a value up to `;`, save that a quoted value which
-/// fills the whole place may hold `;`.
+/// fills the whole place may hold `;`. A value with a line feed in it is none: what follows its `=` is read as a cookie.
 fn split(text: &str) -> (&str, &str, &str) {
     let end = memchr::memchr2(b'=', b';', text.as_bytes()).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
@@ -52,12 +52,18 @@ fn split(text: &str) -> (&str, &str, &str) {
         }
     }
     let end = memchr::memchr(b';', value.as_bytes()).unwrap_or(value.len());
-    let (value, rest) = value.split_at(end);
-    (name, value, skip_space(rest.get(1..).unwrap_or_default()))
+    let (inside, rest) = value.split_at(end);
+    let inside = inside.trim_end_matches(ASCII_SPACE);
+    if memchr::memchr(b'\n', inside.as_bytes()).is_some() {
+        return ("", "", value);
+    }
+    (name, inside, skip_space(rest.get(1..).unwrap_or_default()))
 }
 
+const ASCII_SPACE: [char; 6] = [' ', '\t', '\n', '\r', '\x0b', '\x0c'];
+
 fn skip_space(text: &str) -> &str {
-    text.trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c'])
+    text.trim_start_matches(ASCII_SPACE)
 }
 
 /// The length of the quoted string, quotes included, with which the bytes begin.
@@ -65,6 +71,7 @@ fn quoted_length(bytes: &[u8]) -> Option<usize> {
     let mut inside = bytes.strip_prefix(b"\"")?;
     loop {
         match inside {
+            [b'\\', b'\n', ..] => return None,
             [b'\\', _, rest @ ..] => inside = rest,
             [b'"', rest @ ..] => return Some(bytes.len() - rest.len()),
             [_, rest @ ..] => inside = rest,
@@ -87,7 +94,7 @@ fn unquote(value: &str) -> Cow<'_, str> {
                 out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
                 rest = behind;
             }
-            [b'\\', byte, behind @ ..] | [byte, behind @ ..] => {
+            [b'\\', byte @ (0..=9 | 11..), behind @ ..] | [byte, behind @ ..] => {
                 out.push(*byte);
                 rest = behind;
             }
@@ -160,7 +167,8 @@ pub fn quote_value(value: &str) -> Cow<'_, str> {
                 out.push('\\');
                 out.push(byte as char);
             }
-            b',' | b';' | 0..32 | 127.. => {
+            // 0x1a to 0x1f stay as they are, as in Werkzeug, whose set ends at 0x19.
+            b',' | b';' | 0..=0x19 | 0x7f.. => {
                 out.push('\\');
                 for digit in [byte >> 6, byte >> 3 & 7, byte & 7] {
                     out.push((b'0' + digit) as char);

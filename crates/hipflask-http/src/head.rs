@@ -10,9 +10,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::framing::{Decisive, Framing};
 use crate::query::percent_decode;
-use crate::target::{self, host_is_valid};
-use crate::token::{field_line, is_token_byte, trim};
+use crate::target;
+use crate::token::{field_line, is_token_byte};
 use crate::{Error, Limits};
 
 /// A version of HTTP/1. Minor versions above 1 are read as 1 (RFC 9110 §2.5).
@@ -22,17 +23,6 @@ pub enum Version {
     Http10,
     /// HTTP/1.1.
     Http11,
-}
-
-/// How the end of a request's body is found (RFC 9112 §6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Framing {
-    /// There is no body.
-    None,
-    /// The body has this many bytes.
-    Length(u64),
-    /// The body comes in chunks.
-    Chunked,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -238,7 +228,7 @@ impl RequestHead {
 
     fn read(&mut self, head: &[u8], limits: &Limits) -> Result<(), Error> {
         self.bytes.extend_from_slice(head);
-        let mut reader = Reader::default();
+        let mut decisive = Decisive::default();
         let mut from = 0;
         for &end in &self.scan.ends {
             let end = end as usize - self.scan.start;
@@ -252,12 +242,23 @@ impl RequestHead {
                         name: Span::within(head, field.name),
                         value: Span::within(head, field.value),
                     });
-                    reader.field(field.name, field.value)?;
+                    decisive.field(field.name, field.value)?;
                 }
             }
             from = end + 2;
         }
-        reader.finish(head, &mut self.facts, limits)
+        let decision = decisive.decide(self.facts.version, limits)?;
+        let facts = &mut self.facts;
+        // RFC 9112 §3.2.2: the authority of an absolute target overrides the field.
+        if let (Some(host), false) = (decision.host, facts.absolute) {
+            facts.host = Span::within(head, host);
+        }
+        facts.framing = decision.framing;
+        facts.keep_alive = decision.keep_alive;
+        facts.expects_continue = decision.expects_continue;
+        facts.upgrade = decision.upgrade;
+        facts.websocket = decision.websocket && facts.method.of(head) == b"GET";
+        Ok(())
     }
 
     /// The method, as sent.
@@ -497,146 +498,6 @@ fn request_line(head: &[u8], line: &[u8], limits: &Limits) -> Result<Facts, Erro
         host: parts.authority.map_or(Span::default(), |authority| Span::within(head, authority)),
         ..Facts::default()
     })
-}
-
-/// Gathers the fields that decide about the message.
-#[derive(Default)]
-struct Reader<'a> {
-    host: Option<&'a [u8]>,
-    hosts: usize,
-    length: Option<u64>,
-    lengths: usize,
-    coded: bool,
-    /// Codings named so far, and how many of them are `chunked`, which must be the last.
-    codings: usize,
-    chunked: usize,
-    chunked_last: bool,
-    close: bool,
-    keep_alive: bool,
-    upgrade_option: bool,
-    upgrade: bool,
-    websocket: bool,
-    expects_continue: bool,
-    bad_expectation: bool,
-}
-
-impl<'a> Reader<'a> {
-    fn field(&mut self, name: &'a [u8], value: &'a [u8]) -> Result<(), Error> {
-        match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => {
-                self.host = Some(value);
-                self.hosts += 1;
-            }
-            6 if name.eq_ignore_ascii_case(b"expect") => {
-                // RFC 9110 §10.1.1; an empty list asks for nothing.
-                for item in list(value) {
-                    if item.eq_ignore_ascii_case(b"100-continue") {
-                        self.expects_continue = true;
-                    } else {
-                        self.bad_expectation = true;
-                    }
-                }
-            }
-            7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                self.upgrade = true;
-                self.websocket |= list(value).any(|item| item.eq_ignore_ascii_case(b"websocket"));
-            }
-            10 if name.eq_ignore_ascii_case(b"connection") => {
-                for option in list(value) {
-                    self.close |= option.eq_ignore_ascii_case(b"close");
-                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-                    self.upgrade_option |= option.eq_ignore_ascii_case(b"upgrade");
-                }
-            }
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
-                self.length = Some(content_length(value)?);
-                self.lengths += 1;
-            }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                self.coded = true;
-                // No empty list elements here, although RFC 9110 §5.6.1 lets a reader skip them.
-                for coding in value.split(|&byte| byte == b',') {
-                    self.codings += 1;
-                    self.chunked_last = trim(coding).eq_ignore_ascii_case(b"chunked");
-                    self.chunked += usize::from(self.chunked_last);
-                    if trim(coding).is_empty() {
-                        return Err(Error::BadCoding);
-                    }
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn finish(self, head: &[u8], facts: &mut Facts, limits: &Limits) -> Result<(), Error> {
-        let new = facts.version == Version::Http11;
-        match self.host {
-            _ if self.hosts > 1 => return Err(Error::TwoHosts),
-            None if new => return Err(Error::NoHost),
-            None => {}
-            Some(host) if !host_is_valid(host) => return Err(Error::BadHost),
-            // RFC 9112 §3.2.2: the authority of an absolute target overrides the field.
-            Some(_) if facts.absolute => {}
-            Some(host) => facts.host = Span::within(head, host),
-        }
-        facts.framing = match self.length {
-            _ if self.lengths > 1 => return Err(Error::TwoLengths),
-            Some(_) if self.coded => return Err(Error::LengthAndCoding),
-            Some(length) if length > limits.body => return Err(Error::LongBody),
-            Some(length) => Framing::Length(length),
-            None if self.coded => self.chunked_framing(new)?,
-            None => Framing::None,
-        };
-        if new && self.bad_expectation {
-            return Err(Error::BadExpectation);
-        }
-        facts.keep_alive = !self.close && (new || self.keep_alive);
-        let empty = matches!(facts.framing, Framing::None | Framing::Length(0));
-        facts.expects_continue = new && self.expects_continue && !empty;
-        facts.upgrade = new && self.upgrade && self.upgrade_option;
-        facts.websocket = facts.upgrade && self.websocket && facts.method.of(head) == b"GET";
-        Ok(())
-    }
-
-    fn chunked_framing(&self, new: bool) -> Result<Framing, Error> {
-        if !new {
-            Err(Error::OldCoding)
-        } else if !self.chunked_last || self.chunked != 1 {
-            Err(Error::BadCoding)
-        } else if self.codings > 1 {
-            Err(Error::UnknownCoding)
-        } else {
-            Ok(Framing::Chunked)
-        }
-    }
-}
-
-/// The elements of a comma list that are not empty.
-fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(trim).filter(|item| !item.is_empty())
-}
-
-/// `Content-Length = 1*DIGIT`
-fn content_length(value: &[u8]) -> Result<u64, Error> {
-    if value.is_empty() {
-        return Err(Error::BadLength);
-    }
-    let mut length = 0_u64;
-    for &byte in value {
-        if !byte.is_ascii_digit() {
-            return Err(if memchr::memchr(b',', value).is_some() {
-                Error::TwoLengths
-            } else {
-                Error::BadLength
-            });
-        }
-        length = length
-            .checked_mul(10)
-            .and_then(|length| length.checked_add(u64::from(byte - b'0')))
-            .ok_or(Error::BadLength)?;
-    }
-    Ok(length)
 }
 
 #[cfg(test)]
