@@ -6,6 +6,7 @@
 //! Implements: the functions of the same names in `werkzeug.http` (3.1); RFC 9110 §5.6, RFC 6265, RFC 8187.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use pyo3::exceptions::{PyUserWarning, PyValueError};
 use pyo3::intern;
@@ -84,6 +85,7 @@ pub(crate) fn options(header: &str) -> (&str, Vec<(String, String)>) {
     if value.is_empty() {
         return (value, found);
     }
+    let mut places: HashMap<String, usize> = HashMap::new();
     let mut charset: Option<String> = None;
     let mut continued: Option<String> = None;
     for (mut key, raw) in parameters(rest) {
@@ -114,10 +116,13 @@ pub(crate) fn options(header: &str) -> (&str, Vec<(String, String)>) {
         if let Some(length) = continues {
             key.truncate(length);
         }
-        match found.iter_mut().find(|(known, _)| *known == key) {
+        match places.get(&key).and_then(|place| found.get_mut(*place)) {
             Some((_, known)) if continues.is_some() => known.push_str(&text),
             Some((_, known)) => *known = text,
-            None => found.push((key, text)),
+            None => {
+                places.insert(key.clone(), found.len());
+                found.push((key, text));
+            }
         }
     }
     (value, found)
