@@ -14,6 +14,7 @@ import re
 import sys
 import traceback
 from functools import update_wrapper
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import click
@@ -58,7 +59,7 @@ def find_best_app(module: ModuleType) -> Flask:
     for name in ("app", "application"):
         app = getattr(module, name, None)
         if _is_app(app):
-            return app  # type: ignore[return-value]
+            return app
     apps = [value for value in vars(module).values() if _is_app(value)]
     if len(apps) == 1:
         return apps[0]
@@ -82,7 +83,7 @@ def find_best_app(module: ModuleType) -> Flask:
                 f" Use '{where}:{name}(args)' to specify arguments."
             ) from error
         if _is_app(app):
-            return app  # type: ignore[no-any-return]
+            return app
     raise NoAppException(
         f"Failed to find Flask application or factory in module '{where}'. Use '{where}:name' to specify one."
     )
@@ -125,7 +126,7 @@ def find_app_by_string(module: ModuleType, app_name: str) -> Flask:
                 f" arguments."
             ) from error
     if _is_app(value):
-        return value  # type: ignore[no-any-return]
+        return value
     raise NoAppException(f"A valid Flask application was not obtained from '{where}:{app_name}'.")
 
 
@@ -133,7 +134,7 @@ def _parse_app_name(app_name: str) -> tuple[str, list[Any], dict[str, Any]]:
     try:
         expression = ast.parse(app_name.strip(), mode="eval").body
     except SyntaxError:
-        expression = None  # type: ignore[assignment]
+        expression = None
     if isinstance(expression, ast.Name):
         return expression.id, [], {}
     if not isinstance(expression, ast.Call):
@@ -386,7 +387,7 @@ _app_option = click.Option(
 
 def _set_debug(ctx: click.Context, param: click.Option, value: bool) -> bool | None:
     # Left alone unless given, so that FLASK_DEBUG from the environment or an env file counts.
-    source = ctx.get_parameter_source(param.name)  # type: ignore[arg-type]
+    source = ctx.get_parameter_source(param.name)
     if source in (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP):
         return None
     # By the environment, since a factory may look at it before there is an application.
@@ -578,7 +579,7 @@ def load_dotenv(path: str | os.PathLike[str] | None = None, load_defaults: bool 
 # Types of options.
 
 
-class CertParamType(click.ParamType):
+class CertParamType(click.ParamType):  # type: ignore[type-arg]
     """The value of `--cert`: a file, `adhoc`, or the dotted name of an `ssl.SSLContext`."""
 
     name = "path"
@@ -600,7 +601,7 @@ class CertParamType(click.ParamType):
             name = click.STRING(value, param, ctx)
             if name.lower() == "adhoc":
                 try:
-                    import cryptography  # noqa: F401
+                    import_module("cryptography")
                 except ImportError:
                     raise click.BadParameter(
                         "Using ad-hoc certificates requires the cryptography library.", ctx, param

@@ -229,7 +229,7 @@ class SecureCookieSessionInterface(SessionInterface):
         # itsdangerous signs with the last key and verifies with each.
         keys = [*(app.config["SECRET_KEY_FALLBACKS"] or ()), app.secret_key]
         return URLSafeTimedSerializer(
-            keys,  # type: ignore[arg-type]
+            keys,
             salt=self.salt,
             serializer=self.serializer,
             signer_kwargs={"key_derivation": self.key_derivation, "digest_method": self.digest_method},
@@ -295,7 +295,7 @@ class SecureCookieSessionInterface(SessionInterface):
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Write the session to its cookie if it was changed; delete the cookie of one that was emptied."""
         if session.accessed:
-            response.vary.add("Cookie")
+            _vary_by_cookie(response)
         if not session and not session.modified:
             return
         name = self.get_cookie_name(app)
@@ -309,11 +309,11 @@ class SecureCookieSessionInterface(SessionInterface):
         }
         if not session:
             response.delete_cookie(name, **attributes)
-            response.vary.add("Cookie")
+            _vary_by_cookie(response)
         elif self.should_set_cookie(app, session):
             expires = self.get_expiration_time(app, session)
             response.set_cookie(name, self._seal(app, session), expires=expires, **attributes)
-            response.vary.add("Cookie")
+            _vary_by_cookie(response)
 
     def _seal(self, app: Flask, session: SessionMixin) -> str:
         if self._signs_natively() and app.secret_key:
@@ -322,7 +322,16 @@ class SecureCookieSessionInterface(SessionInterface):
                 return value
         serializer = self.get_signing_serializer(app)
         assert serializer is not None, "a session is saved only if there is a secret key"
-        return serializer.dumps(dict(session))  # type: ignore[return-value]
+        return serializer.dumps(dict(session))
+
+
+def _vary_by_cookie(response: Response) -> None:
+    """Add `Cookie` to `Vary`. Most responses have no such header or just this one: those are quick."""
+    vary = response.headers.get("Vary")
+    if vary is None:
+        response.headers["Vary"] = "Cookie"
+    elif vary != "Cookie":
+        response.vary.add("Cookie")
 
 
 _SIGNING_SERIALIZER = SecureCookieSessionInterface.get_signing_serializer

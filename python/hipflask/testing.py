@@ -139,7 +139,7 @@ class FlaskClient(_test.Client):
             return type(first)(self._copy_environ(first.environ))
         if isinstance(first, _test.EnvironBuilder):
             builder = copy(first)
-            builder.environ_base = self._copy_environ(builder.environ_base or {})  # type: ignore[arg-type]
+            builder.environ_base = self._copy_environ(builder.environ_base or {})
             return builder.get_request()
         if isinstance(first, dict):
             return EnvironBuilder.from_environ(
@@ -168,7 +168,7 @@ class FlaskClient(_test.Client):
         # The contexts of the request before end now, not when the block does.
         self._context_stack.close()
         response = super().open(request, buffered=buffered, follow_redirects=follow_redirects)
-        response.json_module = self.application.json  # type: ignore[assignment]
+        response.json_module = self.application.json
         for context in self._new_contexts:
             self._context_stack.enter_context(context)
         self._new_contexts.clear()

@@ -141,7 +141,8 @@ fn write<'py>(
     tagged: bool,
 ) -> PyResult<bool> {
     let before = out.len();
-    let mut writer = Writer { py: obj.py(), out, options, tagged, pairs: Vec::new(), above: Vec::new(), level: 0 };
+    let mut writer =
+        Writer { py: obj.py(), out, options, tagged, pairs: Vec::new(), above: Above::default(), level: 0 };
     match writer.value(obj) {
         Ok(()) => Ok(true),
         Err(Stop::Leave) => {
@@ -180,9 +181,44 @@ struct Writer<'a, 'py> {
     /// A stack of the items of all objects that are being written: one allocation for all of them.
     pairs: Vec<(Bound<'py, PyString>, Bound<'py, PyAny>)>,
     /// The containers around the value, to find cycles.
-    above: Vec<*mut pyo3::ffi::PyObject>,
+    above: Above,
     /// How far to indent: the containers above, without the values that `default` stood in for.
     level: usize,
+}
+
+/// The containers around a value. Few are nested deeper than the array, so that writing most needs no allocation.
+#[derive(Default)]
+struct Above {
+    near: [usize; 8],
+    far: Vec<usize>,
+    depth: usize,
+}
+
+impl Above {
+    /// False if the container is there already, or nesting is too deep.
+    fn push(&mut self, container: *mut pyo3::ffi::PyObject) -> bool {
+        // Only compared, never followed.
+        let address = container as usize;
+        if self.depth >= DEEPEST || self.near.contains(&address) || self.far.contains(&address) {
+            return false;
+        }
+        match self.near.get_mut(self.depth) {
+            Some(slot) => *slot = address,
+            None => self.far.push(address),
+        }
+        self.depth += 1;
+        true
+    }
+
+    fn pop(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        match self.near.get_mut(self.depth) {
+            Some(slot) => *slot = 0,
+            None => {
+                self.far.pop();
+            }
+        }
+    }
 }
 
 impl<'py> Writer<'_, 'py> {
@@ -269,11 +305,7 @@ impl<'py> Writer<'_, 'py> {
     }
 
     fn enter(&mut self, container: &Bound<'py, PyAny>) -> Step {
-        if self.above.len() >= DEEPEST || self.above.contains(&container.as_ptr()) {
-            return Err(Stop::Leave);
-        }
-        self.above.push(container.as_ptr());
-        Ok(())
+        if self.above.push(container.as_ptr()) { Ok(()) } else { Err(Stop::Leave) }
     }
 
     fn new_line(&mut self) {
