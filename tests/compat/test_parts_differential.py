@@ -1,4 +1,4 @@
-"""Config, JSON, sessions, commands and test clients: the same done with Flask and with Hipflask, the answers compared."""
+"""Config, JSON, sessions, commands, clients: done with Flask and with Hipflask, the answers compared."""
 
 from __future__ import annotations
 
