@@ -93,13 +93,13 @@ class TestConsole:
     @pytest.mark.parametrize(
         ("lines", "outputs"),
         [
-            (["1 + 1"], ["2"]),
-            (["x = 3", "x * 2", "_"], ["", "6", "6"]),
+            (["1 + 1"], ["2\n"]),
+            (["x = 3", "x * 2", "_"], ["", "6\n", "6\n"]),
             (["print('<b>')"], ["<b>\n"]),
             (["None"], [""]),
-            (["y = 5", "f = lambda: y", "f()"], ["", "", "5"]),
-            (["given"], ["'local'"]),
-            (["help"], ["Type help(object) for help about object."]),
+            (["y = 5", "f = lambda: y", "f()"], ["", "", "5\n"]),
+            (["given"], ["'local'\n"]),
+            (["help"], ["Type help(object) for help about object.\n"]),
         ],
     )
     def test_a_line_is_answered(self, lines, outputs):
@@ -111,7 +111,7 @@ class TestConsole:
         console = Console()
         assert console.eval("for i in range(2):") == ">>> for i in range(2):\n"
         assert console.eval("    i") == "...     i\n"
-        assert text_of(console.eval("")) == "... \n01"
+        assert text_of(console.eval("")) == "... \n0\n1\n"
         assert console.eval("1").startswith(">>> 1\n")
 
     def test_an_error_is_shown_with_its_line(self):

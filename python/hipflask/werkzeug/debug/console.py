@@ -129,7 +129,7 @@ def _display(value: object) -> None:
         _replaced[1](value)
     elif value is not None:
         namespace["_"] = value
-        stream._write(debug_repr(value))
+        stream._write(debug_repr(value) + "\n")
 
 
 class _Source:
