@@ -163,6 +163,10 @@ def _serve(
     except OSError as error:
         _address_in_use(error, host, port)
     server.start()
+    # The reloader ends the process from the main thread: the engine's threads must be gone before Python is.
+    import atexit
+
+    atexit.register(server.stop, 0)
     if not quiet:
         for address in server.addresses:
             where = address if address.startswith("unix:") else f"http://{address}"
