@@ -19,12 +19,13 @@ from hipflask._core import _request_from_wire
 ours, theirs = hipflask.werkzeug, werkzeug
 
 READ = [
-    "method scheme path root_path script_root query_string full_path remote_addr url base_url host_url root_url",
-    "url_root host is_secure content_type mimetype mimetype_params content_length is_json",
-    "content_encoding content_md5 referrer date max_forwards origin access_control_request_method access_route pragma",
-    "accept_mimetypes accept_charsets accept_encodings accept_languages cache_control if_match if_none_match",
-    "if_modified_since if_unmodified_since if_range range user_agent authorization args cookies values form",
-    "access_control_request_headers data files is_multithread is_run_once remote_user server",
+    "method scheme path root_path script_root query_string full_path remote_addr url base_url host_url",
+    "root_url url_root host is_secure content_type mimetype mimetype_params content_length is_json",
+    "content_encoding content_md5 referrer date max_forwards origin access_control_request_method",
+    "access_route pragma accept_mimetypes accept_charsets accept_encodings accept_languages",
+    "cache_control if_match if_none_match if_modified_since if_unmodified_since if_range range",
+    "user_agent authorization args cookies values form access_control_request_headers data files",
+    "is_multithread is_run_once remote_user server",
 ]
 NAMES = " ".join(READ).split()
 
@@ -197,7 +198,7 @@ def test_the_engine_reads_urls_the_same(query, path):
 def parsed(module, body, content_type, **limits):
     made = environ(method="POST", content_type=content_type, body=body)
     try:
-        # Uploads in memory: a form that is refused leaves no temporary file behind that somebody has to close.
+        # Uploads in memory: Werkzeug leaves the files of a form that is refused to the collector.
         _, form, files = module.formparser.parse_form_data(made, lambda *a, **k: io.BytesIO(), **limits)
     except Exception as error:
         return type(error).__name__

@@ -30,6 +30,7 @@ pub(crate) use crate::environ::{EngineRequest, environ_from_engine};
 use crate::form::import;
 use crate::headers::EnvironHeaders;
 use crate::multidict;
+use crate::response::inherits;
 use crate::slot::Slot;
 
 /// Where the facts come from.
@@ -412,7 +413,7 @@ pub(crate) fn from_engine<'py>(
         let wrappers = py.import("hipflask.werkzeug.wrappers.request")?;
         wrappers.getattr("Request")?.getattr("__init__").map(Bound::unbind)
     })?;
-    if !class.getattr(intern!(py, "__init__"))?.is(ours) {
+    if !inherits(class, intern!(py, "__init__"), ours) {
         let environ = environ_from_engine(py, request)?;
         return Ok(class.call1((environ,))?.cast_into::<RequestBase>()?);
     }
@@ -888,7 +889,7 @@ fn has_own_parser(slf: This<'_, '_>) -> PyResult<bool> {
         PyResult::Ok((class, request.getattr("make_form_data_parser")?.unbind()))
     })?;
     Ok(slf.getattr(intern!(py, "form_data_parser_class"))?.is(class)
-        && slf.get_type().getattr(intern!(py, "make_form_data_parser"))?.is(make))
+        && inherits(&slf.get_type(), intern!(py, "make_form_data_parser"), make))
 }
 
 fn values<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {

@@ -66,7 +66,7 @@ unsafe extern "C" {
 }
 
 /// Whether `class` has, under `name`, what our own class has there.
-fn inherits(class: &Bound<'_, PyType>, name: &Bound<'_, PyString>, ours: &Py<PyAny>) -> bool {
+pub(crate) fn inherits(class: &Bound<'_, PyType>, name: &Bound<'_, PyString>, ours: &Py<PyAny>) -> bool {
     // SAFETY: both are what they are said to be; the borrowed result is only compared.
     let found = unsafe { _PyType_Lookup(class.as_type_ptr(), name.as_ptr()) };
     std::ptr::eq(found, ours.as_ptr())
