@@ -1,8 +1,9 @@
 """Write what Werkzeug makes of generated fields, queries, cookies and multipart bodies.
 
-The answers go to ``tests/reference/``, one case a line: input, then outputs, separated by tabs, every byte that is not
-printable ASCII escaped. ``tests/reference.rs`` compares ours with them. Usage: ``python reference.py [COUNT [FOLDER]]``,
-with the Werkzeug of ``tests/requirements.txt`` installed.
+The answers go to ``tests/reference/``, one case a line: input, then outputs, separated by tabs, every byte that
+is not printable ASCII escaped. ``tests/reference.rs`` compares ours with them.
+
+Usage: ``python reference.py [COUNT [FOLDER]]``, with the Werkzeug of ``tests/requirements.txt`` installed.
 """
 
 from __future__ import annotations
@@ -13,23 +14,41 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
-from werkzeug.http import dump_cookie, parse_dict_header, parse_list_header, parse_options_header
-from werkzeug.http import quote_header_value, unquote_header_value
+from werkzeug.http import (
+    dump_cookie,
+    parse_dict_header,
+    parse_list_header,
+    parse_options_header,
+    quote_header_value,
+    unquote_header_value,
+)
 from werkzeug.sansio import multipart
 from werkzeug.sansio.http import parse_cookie
 
 Answer = Iterator["str | bytes | None"]
 
+# What the generated texts are put together from, separated by broken bars.
 PIECES = {
-    "query": ["a", "b", "=", "&", "%", "+", ";", "%41", "%e9", "%C3%A9", "%c3", "%zz", "%2", "%%", "%2B", "é", "☃", " ", "==", "&&", "%00", "%F0%9F", "%ED%A0%80", "[]", "🦄"],  # noqa: E501
-    "path": ["/", "a", "%", "%41", "%2f", "%e9", "%C3%A9", "%zz", "+", "%%41", "é", "%2"],
-    "cookie": ["a", "b", "=", ";", "; ", " ", '"', '\\"', "\\", "\\303\\251", "\\377", "\\400", "\\12", "é", ",", '"x"', '";"', "\t", "==", "c=d", 'e="f;g"', "\x1f", "\u00a0", "\n", "\r\n"],  # noqa: E501
-    "cookie_value": ["a", " ", '"', ";", ",", "\\", "é", "\x01", "\x19", "\x1a", "\x1f", "\n", "\x7f", "=", "☃", "/", "@", "{", "^"],
-    "options": ["a", "form-data", ";", "; ", "name", "=", '"', '"b"', '"c;d"', '\\"', "\\\\", "\\", "%22", '"%22"', "*", "*0", "*1", "*=", "UTF-8''", "utf-8'en'", "ISO-8859-1''", "latin9''", "us-ascii''", "%e9", "%C3%A9", "é", "charset=utf-8", "; filename*=", "; filename=", "; name=", "; a*0=", "; a*1=", "; a*2*=", " ", "'", "\t", ",", "/", "NAME"],  # noqa: E501
-    "list": ["a", ",", ", ", '"', '"b"', '"c,d"', "\\", '\\"', " ", "é", "=", "e=f", "\t"],
-    "pairs": ["a", "b", ",", ", ", "=", '"', '"c"', '"d,e"', "*", "*=", "*=UTF-8''", "%e9", "%C3%A9", "UTF-8''", "ISO-8859-1'en'", "'", " ", "é", "\\"],  # noqa: E501
-    "quote": ["a", " ", '"', "\\", "é", "%", "/", ";"],
-    "multipart": ["--b", "--b--", "\r\n", "\r\n", "\r\n\r\n", "\n", "\r", "x", "--", "-", "--bb", "Content-Disposition: form-data; name=a", 'Content-Disposition: form-data; name="f"; filename="g.txt"', "content-disposition: form-data", "Content-Type: text/plain", ": ", " ", "\t", "é", "\r\n--b\r\n", "\r\n--b--\r\n", "\r\n--b \r\n", 'Content-Disposition: form-data; name="n"\r\n\r\n', "data", "\xff"],  # noqa: E501
+    "query": "a¦b¦=¦&¦%¦+¦;¦%41¦%e9¦%C3%A9¦%c3¦%zz¦%2¦%%¦%2B¦é¦☃¦ ¦==¦&&¦%00¦%F0%9F¦%ED%A0%80¦[]¦🦄",
+    "path": "/¦a¦%¦%41¦%2f¦%e9¦%C3%A9¦%zz¦+¦%%41¦é¦%2",
+    "cookie": (
+        'a¦b¦=¦;¦; ¦ ¦"¦\\"¦\\¦\\303\\251¦\\377¦\\400¦\\12¦é¦,¦"x"¦";"¦\t¦==¦c=d¦e="f;g"¦\x1f¦\xa0¦\n¦\r\n'
+    ),
+    "cookie_value": 'a¦ ¦"¦;¦,¦\\¦é¦\x01¦\x19¦\x1a¦\x1f¦\n¦\x7f¦=¦☃¦/¦@¦{¦^',
+    "options": (
+        'a¦form-data¦;¦; ¦name¦=¦"¦"b"¦"c;d"¦\\"¦\\\\¦\\¦%22¦"%22"¦*¦*0¦*1¦*=¦UTF-8\'\'¦'
+        "utf-8'en'¦ISO-8859-1''¦latin9''¦us-ascii''¦%e9¦%C3%A9¦é¦charset=utf-8¦; filename*=¦"
+        "; filename=¦; name=¦; a*0=¦; a*1=¦; a*2*=¦ ¦'¦\t¦,¦/¦NAME"
+    ),
+    "list": 'a¦,¦, ¦"¦"b"¦"c,d"¦\\¦\\"¦ ¦é¦=¦e=f¦\t',
+    "pairs": "a¦b¦,¦, ¦=¦\"¦\"c\"¦\"d,e\"¦*¦*=¦*=UTF-8''¦%e9¦%C3%A9¦UTF-8''¦ISO-8859-1'en'¦'¦ ¦é¦\\",
+    "quote": 'a¦ ¦"¦\\¦é¦%¦/¦;',
+    "multipart": (
+        "--b¦--b--¦\r\n¦\r\n¦\r\n\r\n¦\n¦\r¦x¦--¦-¦--bb¦Content-Disposition: form-data; name=a¦"
+        'Content-Disposition: form-data; name="f"; filename="g.txt"¦'
+        "content-disposition: form-data¦Content-Type: text/plain¦: ¦ ¦\t¦é¦\r\n--b\r\n¦\r\n--b--\r\n¦"
+        '\r\n--b \r\n¦Content-Disposition: form-data; name="n"\r\n\r\n¦data¦ÿ'
+    ),
 }
 
 
@@ -110,7 +129,8 @@ ANSWERS: dict[str, Callable[[str], Answer]] = {
 WHOLE = {
     "multipart": [
         "--b\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--b--\r\n",
-        '--b\r\nContent-Disposition: form-data; name="a"\r\nX: y\r\n z\r\n\r\n\r\n--b\r\nContent-Disposition: form-data; '
+        '--b\r\nContent-Disposition: form-data; name="a"\r\nX: y\r\n z\r\n\r\n\r\n'
+        "--b\r\nContent-Disposition: form-data; "
         'name=f; filename=""\r\nContent-Type: text/plain\r\n\r\nx\r\n--b-\r\n--bb\r\n\r\n--b--',
         "preamble\r\n--b  \nContent-Disposition: form-data; name=a\n\n1\n2\n--b--epilogue",
         "--b\rContent-Disposition: form-data; name=a\r\r1\r\n\r--b--\r",
@@ -134,7 +154,7 @@ def main(count: int, folder: Path) -> None:
     folder.mkdir(exist_ok=True, parents=True)
     for name, answer in ANSWERS.items():
         chance = random.Random(name)
-        pieces = PIECES[name]
+        pieces = PIECES[name].split("¦")
         texts = list(WHOLE.get(name, [""]))
         if name == "multipart":
             frames = ["{}", "--b\r\n{}\r\n--b--\r\n"]
