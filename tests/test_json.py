@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hipflask import Flask
+from hipflask import Flask, request
 from hipflask import json as hip_json
 from hipflask._core import json_dumps, json_loads
 from hipflask.json.provider import DefaultJSONProvider, _default
@@ -263,6 +263,13 @@ def test_a_mutation_while_writing_is_harmless():
 
     data.update({"a": object(), "b": [1], "c": {"d": 1}})
     assert json_dumps(data, default=default, sort_keys=True) == '{"a": "x", "b": [1], "c": {"d": 1}}'
+
+
+@pytest.mark.parametrize("text", ["[" * 1_000_000, '{"a":' * 500_000, "[" * 100_000 + "]" * 100_000], ids=len)
+def test_deep_nesting_in_a_request_is_the_clients_mistake(app, text):
+    app.add_url_rule("/", view_func=lambda: request.get_json(), methods=["POST"])
+    response = app.test_client().post("/", data=text, content_type="application/json")
+    assert response.status_code == 400
 
 
 @pytest.fixture

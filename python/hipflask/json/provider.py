@@ -137,6 +137,9 @@ class DefaultJSONProvider(JSONProvider):
         Args:
             s: Text, or bytes in UTF-8.
             **kwargs: As of `json.loads`.
+
+        Raises:
+            ValueError: If the text is malformed, or nested deeper than Python's recursion limit.
         """
         if not kwargs:
             value = json_loads(s)
@@ -144,7 +147,11 @@ class DefaultJSONProvider(JSONProvider):
                 return value
         import json
 
-        return json.loads(s, **kwargs)
+        try:
+            return json.loads(s, **kwargs)
+        except RecursionError:
+            # Who sends such a text has made a mistake; this server has not.
+            raise ValueError("JSON text is nested too deeply") from None
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
         """Answer with JSON and a newline at its end, indented by two spaces in debug mode unless `compact`
