@@ -288,6 +288,20 @@ def test_as_flask_serves_an_app_that_imports_flask(tmp_path):
     assert "whose" in hip("--as-flask", "--help", cwd=tmp_path).stdout
 
 
+@pytest.mark.parametrize("command", ["routes", "shell"])
+def test_the_app_may_be_named_behind_the_command(project, command):
+    done = subprocess.run(
+        [*HIPFLASK, command, "--as-flask", "-A", "pkg/sub:application"],
+        cwd=project,
+        input="print(app.name)",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("inner" if command == "shell" else "static") in done.stdout
+
+
 @pytest.mark.parametrize(
     ("args", "env", "debug"),
     [
@@ -521,12 +535,13 @@ def test_run(runner, monkeypatch, args, options):
     assert f"Debug mode: {'on' if '--debug' in args else 'off'}" in result.output
 
 
-def test_run_takes_the_app_as_an_argument(runner, monkeypatch, project):
+@pytest.mark.parametrize("args", [["pkg/sub:application"], ["--app", "pkg/sub:application"]], ids=len)
+def test_run_takes_the_app_behind_its_name(runner, monkeypatch, project, args):
     import hipflask.serving
 
     calls = []
     monkeypatch.setattr(hipflask.serving, "run", lambda *args, **kwargs: calls.append(args))
-    result = runner.invoke(cli, ["run", "pkg/sub:application"])
+    result = runner.invoke(cli, ["run", *args])
     assert result.exit_code == 0, result.output
     assert calls[0][0].name == "inner"
     assert calls[0][1:] == ("127.0.0.1", 5000)

@@ -364,6 +364,7 @@ _as_flask_option = click.Option(
 
 
 def _set_app(ctx: click.Context, param: click.Option, value: str | None) -> str | None:
+    # Behind a command's name as before it: `hipflask run --app hello`.
     if value is not None:
         ctx.ensure_object(ScriptInfo).app_import_path = value
     return value
@@ -657,7 +658,7 @@ def show_server_banner(debug: bool, app_import_path: str | None) -> None:
 
 
 @click.command("run", short_help="Serve the application.")
-@click.argument("app", metavar="[IMPORT]", required=False)
+@click.argument("import_path", metavar="[IMPORT]", required=False)
 @click.option("--host", "-h", default="127.0.0.1", help="The address to listen on.")
 @click.option("--port", "-p", default=5000, help="The port to listen on.")
 @click.option("--cert", type=CertParamType(), is_eager=True, help="The certificate's file, for HTTPS.")
@@ -684,7 +685,7 @@ def show_server_banner(debug: bool, app_import_path: str | None) -> None:
 @pass_script_info
 def run_command(
     info: ScriptInfo,
-    app: str | None,
+    import_path: str | None,
     host: str,
     port: int,
     reload: bool | None,
@@ -700,8 +701,8 @@ def run_command(
     """
     from .werkzeug.serving import is_running_from_reloader
 
-    if app is not None:
-        info.app_import_path, info.create_app = app, None
+    if import_path is not None:
+        info.app_import_path, info.create_app = import_path, None
     served: WSGIApplication
     try:
         served = info.load_app()
@@ -744,7 +745,7 @@ def run_command(
     )
 
 
-run_command.params.insert(0, _debug_option)
+run_command.params[:0] = (_as_flask_option, _app_option, _debug_option)
 
 
 def _failing_app(error: Exception) -> WSGIApplication:
@@ -829,6 +830,9 @@ def routes_command(sort: str, all_methods: bool) -> None:
     for row in table:
         click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)))
 
+
+for _command in (shell_command, routes_command):
+    _command.params[:0] = (_as_flask_option, _app_option)
 
 cli = FlaskGroup(
     name="hipflask",
