@@ -1,7 +1,7 @@
 """The ways into an app, behind one interface: a behaviour test runs through each of them.
 
-A door takes `(method, path, headers, body)` and gives an `Answer`; `Client` adds what tests like to write. A door for a
-live server needs `__init__(app)`, `exchange` and `close`, and an entry in `DOORS`.
+A door takes `(method, url, headers, body)` and gives an `Answer`; `Client` adds what tests like to write. A
+door for a live server needs `__init__(app)`, `exchange` and `close`, and an entry in `DOORS`.
 """
 
 from __future__ import annotations

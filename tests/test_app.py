@@ -47,7 +47,9 @@ RETURNED = [
 @pytest.mark.parametrize(("value", "expected"), RETURNED)
 def test_what_a_view_returns_becomes_a_response(app, client, value, expected):
     # Iterators are made for each request.
-    app.add_url_rule("/", "view", lambda: value() if type(value) is type(wsgi) and value is not wsgi else value)
+    app.add_url_rule(
+        "/", "view", lambda: value() if type(value) is type(wsgi) and value is not wsgi else value
+    )
     answer = client.get("/")
     assert (answer.status_code, answer.text, answer.header("Content-Type")) == expected
 
@@ -56,13 +58,21 @@ def test_what_a_view_returns_becomes_a_response(app, client, value, expected):
 def test_responses_of_any_class_are_taken(app, client, cls):
     app.add_url_rule("/", "view", lambda: (cls("x", 201, {"A": "1", "B": "1"}), 202, {"B": "2"}))
     answer = client.get("/")
-    assert (answer.status_code, answer.text, answer.headers("A"), answer.headers("B")) == (202, "x", ["1"], ["2"])
+    assert (answer.status_code, answer.text, answer.headers("A"), answer.headers("B")) == (
+        202,
+        "x",
+        ["1"],
+        ["2"],
+    )
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "The view function for 'view' did not return a valid response. The function either returned None"),
+        (
+            None,
+            "The view function for 'view' did not return a valid response. The function either returned None",
+        ),
         ((None, 404), "The view function for 'view' did not return a valid response"),
         (5, "must be a string, dict, list, .*, but it was a int"),
         (True, "but it was a bool"),
@@ -278,8 +288,12 @@ URLS = [
     pytest.param("/", lambda: url_for("item", id=3), "/item/3", id="path"),
     pytest.param("/", lambda: url_for("item", id=3, q="a b", n=[1, 2]), "/item/3?q=a+b&n=1&n=2", id="query"),
     pytest.param("/", lambda: url_for("item", id=3, _anchor="a b/ö"), "/item/3#a%20b/%C3%B6", id="anchor"),
-    pytest.param("/", lambda: url_for("item", id=3, _external=True), "http://localhost/item/3", id="external"),
-    pytest.param("/", lambda: url_for("item", id=3, _scheme="https"), "https://localhost/item/3", id="scheme"),
+    pytest.param(
+        "/", lambda: url_for("item", id=3, _external=True), "http://localhost/item/3", id="external"
+    ),
+    pytest.param(
+        "/", lambda: url_for("item", id=3, _scheme="https"), "https://localhost/item/3", id="scheme"
+    ),
     pytest.param("/", lambda: url_for("item", id=3, _method="POST"), "/items/3", id="method"),
     pytest.param("/", lambda: url_for("static", filename="a/b c.css"), "/static/a/b%20c.css", id="static"),
     pytest.param("/", lambda: redirect(url_for(".item", id=1)).location, "/item/1", id="dot"),
@@ -307,7 +321,10 @@ def test_urls_outside_of_a_request(app):
 
 
 def test_a_url_that_cannot_be_built(app):
-    with app.test_request_context(), pytest.raises(BuildError, match="Could not build url for endpoint 'none'"):
+    with (
+        app.test_request_context(),
+        pytest.raises(BuildError, match="Could not build url for endpoint 'none'"),
+    ):
         url_for("none")
     seen = []
 
@@ -405,7 +422,9 @@ def test_resources_and_the_instance_folder(app, tmp_path):
 
 
 def test_the_instance_folder_lies_beside_the_module():
-    assert Flask(__name__).instance_path == os.path.join(os.path.dirname(os.path.abspath(__file__)), "instance")
+    assert Flask(__name__).instance_path == os.path.join(
+        os.path.dirname(os.path.abspath(__file__)), "instance"
+    )
     assert Flask("hipflask.json", root_path="/").instance_path.endswith("instance")
 
 
@@ -424,7 +443,9 @@ def test_names_and_configuration_attributes(app):
     assert app.config["DEBUG"]
 
 
-@pytest.mark.parametrize(("value", "debug"), [("1", True), ("true", True), ("0", False), ("No", False), ("", False)])
+@pytest.mark.parametrize(
+    ("value", "debug"), [("1", True), ("true", True), ("0", False), ("No", False), ("", False)]
+)
 def test_debug_comes_from_the_environment(monkeypatch, value, debug):
     monkeypatch.setenv("FLASK_DEBUG", value)
     assert Flask("x").debug is debug
@@ -541,7 +562,8 @@ def test_where_run_listens(app, monkeypatch, server_name, given, expected):
     calls = []
     app.config["SERVER_NAME"] = server_name
     monkeypatch.setattr(
-        "hipflask.werkzeug.serving.run_simple", lambda host, port, app, **options: calls.append((host, port, options))
+        "hipflask.werkzeug.serving.run_simple",
+        lambda host, port, app, **options: calls.append((host, port, options)),
     )
     monkeypatch.setattr("hipflask.cli.show_server_banner", lambda *args: None)
     app.run(*given, debug=True, load_dotenv=False, threaded=False)
@@ -568,8 +590,8 @@ def test_an_app_costs_no_module_that_it_does_not_use():
 import sys
 from hipflask import Flask
 app = Flask("app")
-heavy = {"jinja2", "click", "blinker", "logging", "asyncio", "json", "itsdangerous", "inspect", "email", "http.client",
-         "datetime", "socket", "ssl", "decimal", "uuid", "hashlib"}
+heavy = {"jinja2", "click", "blinker", "logging", "asyncio", "json", "itsdangerous", "inspect", "email"}
+heavy |= {"hashlib", "http.client", "datetime", "socket", "ssl", "decimal", "uuid"}
 print(*sorted(heavy & set(sys.modules)))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

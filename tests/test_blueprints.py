@@ -226,7 +226,11 @@ def test_registering_twice_needs_another_name(app):
     [
         (lambda: Blueprint("", __name__), ValueError, "may not be empty"),
         (lambda: Blueprint("a.b", __name__), ValueError, "may not contain a dot"),
-        (lambda: Blueprint("a", __name__).add_url_rule("/", endpoint="a.b"), ValueError, "'endpoint' may not"),
+        (
+            lambda: Blueprint("a", __name__).add_url_rule("/", endpoint="a.b"),
+            ValueError,
+            "'endpoint' may not",
+        ),
         (lambda: Blueprint("a", __name__).route("/", methods="POST"), None, ""),
         (lambda: Blueprint("a", __name__).get("/", methods=["POST"]), TypeError, "Use the 'route' decorator"),
     ],
@@ -274,9 +278,7 @@ def test_set_up_after_the_registration_is_refused(app, setup):
 def test_static_files_and_resources(app, client, tmp_path):
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "a.txt").write_text("static ä", "utf-8")
-    blueprint = Blueprint(
-        "bp", __name__, root_path=str(tmp_path), static_folder="files", url_prefix="/bp"
-    )
+    blueprint = Blueprint("bp", __name__, root_path=str(tmp_path), static_folder="files", url_prefix="/bp")
     app.register_blueprint(blueprint)
     answer = client.get("/bp/files/a.txt")
     assert answer.text == "static ä"

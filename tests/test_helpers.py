@@ -68,7 +68,10 @@ class TestFlash:
             ({}, ["a", "b", "c"]),
             ({"with_categories": True}, [("message", "a"), ("error", "b"), ("info", "c")]),
             ({"category_filter": ["error"]}, ["b"]),
-            ({"category_filter": ["info", "error"], "with_categories": True}, [("error", "b"), ("info", "c")]),
+            (
+                {"category_filter": ["info", "error"], "with_categories": True},
+                [("error", "b"), ("info", "c")],
+            ),
             ({"category_filter": ["none"]}, []),
         ],
     )
@@ -156,7 +159,14 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         ("path", "status"),
-        [("sub/b.bin", 200), ("none", 404), ("sub", 404), ("../x", 404), ("sub/../../x", 404), ("/etc/passwd", 404)],
+        [
+            ("sub/b.bin", 200),
+            ("none", 404),
+            ("sub", 404),
+            ("../x", 404),
+            ("sub/../../x", 404),
+            ("/etc/passwd", 404),
+        ],
     )
     def test_only_files_of_the_directory_are_sent(self, app, client, path, status):
         app.add_url_rule("/", "view", lambda: send_from_directory(".", path))

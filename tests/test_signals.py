@@ -71,8 +71,8 @@ def test_the_order_in_a_request(app, heard, client):
 
     assert client.get("/").text == "1"
     assert names(heard) == [
-        "appcontext_pushed", "request_started", "before", "view", "before_render_template", "template_rendered",
-        "after", "request_finished", "teardown", "request_tearing_down", "teardown app",
+        "appcontext_pushed", "request_started", "before", "view", "before_render_template",
+        "template_rendered", "after", "request_finished", "teardown", "request_tearing_down", "teardown app",
         "appcontext_tearing_down", "appcontext_popped",
     ]  # fmt: skip
     values = dict(heard)
@@ -152,7 +152,8 @@ import sys
 from hipflask import Flask, Response
 app = Flask("app")
 app.add_url_rule("/", endpoint="x", view_func=lambda: "x")
-environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "SERVER_NAME": "x", "SERVER_PORT": "80", "wsgi.url_scheme": "http"}
+environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "SERVER_NAME": "x", "SERVER_PORT": "80"}
+environ["wsgi.url_scheme"] = "http"
 assert b"".join(app(environ, lambda *a: None)) == b"x"
 assert "blinker" not in sys.modules
 assert "click" not in sys.modules

@@ -148,7 +148,9 @@ def test_filters_tests_and_globals(app):
     app.add_template_test(callable)
     app.add_template_global(len)
     with app.app_context():
-        source = "{{ 'ab'|backwards|loud }} {{ 2 is even }} {{ double(3) }} {{ len('abc') }} {{ len is callable }}"
+        source = (
+            "{{ 'ab'|backwards|loud }} {{ 2 is even }} {{ double(3) }} {{ len('abc') }} {{ len is callable }}"
+        )
         assert render_template_string(source) == "BA True 6 3 True"
 
 

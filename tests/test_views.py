@@ -62,7 +62,12 @@ def test_a_method_view_answers_its_methods(app, client):
     assert client.get("/").text == "got"
     assert client.post("/", data={"x": "1"}).text == "posted 1"
     assert client.open("/", "PUT").status_code == 405
-    assert sorted(client.open("/", "OPTIONS").header("Allow").split(", ")) == ["GET", "HEAD", "OPTIONS", "POST"]
+    assert sorted(client.open("/", "OPTIONS").header("Allow").split(", ")) == [
+        "GET",
+        "HEAD",
+        "OPTIONS",
+        "POST",
+    ]
     head = client.open("/", "HEAD")
     assert (head.status_code, head.data) == (200, b"")
 

@@ -79,8 +79,31 @@ _EXPORTS = {
 
 # What `import flask` loads, so that `flask.sessions.SecureCookieSessionInterface` needs no import of its own.
 _SUBMODULES = frozenset(
-    "app blueprints cli config ctx globals helpers json logging sansio sessions signals templating testing"
-    " typing views werkzeug wrappers debughelpers".split()
+    {
+        *(
+            "app",
+            "blueprints",
+            "cli",
+            "config",
+            "ctx",
+            "debughelpers",
+            "globals",
+            "helpers",
+            "json",
+            "logging",
+        ),
+        *(
+            "sansio",
+            "sessions",
+            "signals",
+            "templating",
+            "testing",
+            "typing",
+            "views",
+            "werkzeug",
+            "wrappers",
+        ),
+    }
 )
 
 

@@ -1,7 +1,7 @@
 """Class attributes whose default is imported when somebody first looks at them.
 
-An app's class names the classes that it works with (`json_provider_class`, `request_class`, ...). Importing each of
-them just to define the class would cost a program that never uses them most of its start-up time.
+An app's class names the classes that it works with (`json_provider_class`, `request_class`, ...). Importing
+each of them just to define the class would cost a program that never uses them most of its start-up time.
 """
 
 from __future__ import annotations

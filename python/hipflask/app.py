@@ -1,7 +1,7 @@
 """The app: what happens with a request, from the WSGI call to the last teardown function.
 
-Implements `flask.app` (3.1). This is the full lane: every method can be overridden and is called where Flask calls
-it. For apps that override none, the engine does the same natively. Set-up is in `hipflask.sansio.app`.
+Implements `flask.app` (3.1). This is the full lane: every method can be overridden and is called where Flask
+calls it. For apps that override none, the engine does the same natively. Set-up is in `hipflask.sansio.app`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 import weakref
 
-# The C half of `datetime`, which is all that a default needs: before 3.12 the other half takes 2 ms to import.
+# The C half of `datetime` is all that a default needs: before 3.12 the other half takes 2 ms to import.
 from _datetime import timedelta  # type: ignore[import-not-found]
 from collections.abc import Iterator
 from functools import partial
@@ -201,7 +201,7 @@ class Flask(App):
             if rv is None:
                 rv = self.dispatch_request()
         except Exception as error:
-            rv = self.handle_user_exception(error)  # type: ignore[assignment]
+            rv = self.handle_user_exception(error)
         return self.finalize_request(rv)
 
     def preprocess_request(self) -> ft.ResponseReturnValue | None:
@@ -223,7 +223,11 @@ class Flask(App):
         return None
 
     def dispatch_request(self) -> ft.ResponseReturnValue:
-        """Call the view of the current request and return what it returns; raise a routing error if there is one."""
+        """Call the view of the current request and return what it returns.
+
+        Raises:
+            HTTPException: If no rule matched the request.
+        """
         current = request._get_current_object()  # type: ignore[attr-defined]
         if current.routing_exception is not None:
             self.raise_routing_exception(current)
@@ -256,7 +260,7 @@ class Flask(App):
         """Answer OPTIONS with the methods that the URL has."""
         response = self.response_class()
         response.allow.update(request_ctx.url_adapter.allowed_methods())  # type: ignore[union-attr]
-        return response
+        return response  # type: ignore[no-any-return]
 
     def handle_user_exception(self, e: Exception) -> HTTPException | ft.ResponseReturnValue:
         """Find what to answer for an error in a view or hook: its handler's result, or an HTTP error itself.
@@ -291,8 +295,8 @@ class Flask(App):
     def handle_exception(self, e: Exception) -> Response:
         """Answer an error that nothing handled with 500, and log it.
 
-        In debug mode and in tests (or as `PROPAGATE_EXCEPTIONS` says) it is raised instead. A handler for 500 gets an
-        `InternalServerError` with the error as its `original_exception`.
+        In debug mode and in tests (or as `PROPAGATE_EXCEPTIONS` says) it is raised instead. A handler for 500
+        gets an `InternalServerError` with the error as its `original_exception`.
         """
         exc_info = sys.exc_info()
         signals.send("got_request_exception", self, exception=e)
@@ -305,7 +309,7 @@ class Flask(App):
                 raise
             raise e
 
-        self.log_exception(exc_info)  # type: ignore[arg-type]
+        self.log_exception(exc_info)
         server_error: Any = InternalServerError(original_exception=e)
         handler = self._find_error_handler(server_error, request.blueprints)
         if handler is not None:
@@ -327,7 +331,7 @@ class Flask(App):
             rv: The value.
             from_error_handler: Log errors of the hooks instead of raising them.
         """
-        response = self.make_response(rv)  # type: ignore[arg-type]
+        response = self.make_response(rv)
         try:
             response = self.process_response(response)
             signals.send("request_finished", self, response=response)
@@ -367,7 +371,7 @@ class Flask(App):
             response = value
         elif isinstance(value, (str, bytes, bytearray, Iterator)):
             # The constructor sets status and headers.
-            return self.response_class(value, status=status, headers=headers)  # type: ignore[arg-type]
+            return self.response_class(value, status=status, headers=headers)  # type: ignore[no-any-return]
         elif isinstance(value, (dict, list)):
             response = self.json.response(value)
         elif value is None:
@@ -390,7 +394,8 @@ class Flask(App):
     def _force_response(self, value: Any) -> Response:
         allowed = (
             "The view function did not return a valid response. The return type must be a string, dict, list,"
-            f" tuple with headers or status, Response instance, or WSGI callable, but it was a {type(value).__name__}."
+            " tuple with headers or status, Response instance, or WSGI callable, but it was a"
+            f" {type(value).__name__}."
         )
         if not callable(value):
             raise TypeError(allowed)
@@ -402,7 +407,7 @@ class Flask(App):
 
     def process_response(self, response: Response) -> Response:
         """Run the `after_request` functions on the response, innermost first, and save the session in it."""
-        ctx = request_ctx._get_current_object()  # type: ignore[attr-defined]
+        ctx = request_ctx._get_current_object()
         for after in ctx._after_request_functions:
             response = self.ensure_sync(after)(response)
         table = self.after_request_funcs
@@ -586,9 +591,7 @@ class Flask(App):
         if not self.has_static_folder:
             raise RuntimeError("'static_folder' must be set to serve static_files.")
         assert self.static_folder is not None
-        return send_from_directory(
-            self.static_folder, filename, max_age=self.get_send_file_max_age(filename)
-        )
+        return send_from_directory(self.static_folder, filename, max_age=self.get_send_file_max_age(filename))
 
     def open_resource(self, resource: str, mode: str = "rb", encoding: str | None = None) -> IO[Any]:
         """Open a file for reading, relative to the app's root.
@@ -705,7 +708,7 @@ class Flask(App):
 
         named_host, _, named_port = (self.config.get("SERVER_NAME") or "").partition(":")
         host = host or named_host or "127.0.0.1"
-        if port is None or port == "":
+        if port is None:
             port = named_port or 5000  # type: ignore[assignment]
         options.setdefault("use_reloader", self.debug)
         options.setdefault("use_debugger", self.debug)

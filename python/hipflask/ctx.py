@@ -1,7 +1,7 @@
 """The contexts of an app and of a request, as Python objects.
 
-Implements `flask.ctx` (3.1). The engine's fast lane binds bare native frames instead; the objects here are made
-of a frame when code asks for one (`_app_context_of`, `_request_context_of`) and share its request, session, `g`.
+Implements `flask.ctx` (3.1). The engine's fast lane binds bare native frames instead. The objects here are
+made of a frame when code asks for one (`_app_context_of`, `_request_context_of`), and share what it holds.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from .globals import _cv_app, _cv_request
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextvars import Token
     from types import TracebackType
     from typing import Any, TypeVar
 
     from _typeshed.wsgi import WSGIEnvironment
 
     from . import typing as ft
-    from ._core import Frame
+    from ._core import Frame, SlotToken
     from .app import Flask
     from .sessions import SessionMixin
     from .werkzeug.routing import MapAdapter
@@ -112,12 +111,12 @@ def copy_current_request_context(f: F) -> F:
 
 def has_request_context() -> bool:
     """Tell whether `request` and `session` can be used now."""
-    return _cv_request.bound()  # type: ignore[attr-defined, no-any-return]
+    return _cv_request.bound()
 
 
 def has_app_context() -> bool:
     """Tell whether `current_app` and `g` can be used now."""
-    return _cv_app.bound()  # type: ignore[attr-defined, no-any-return]
+    return _cv_app.bound()
 
 
 class AppContext:
@@ -133,7 +132,7 @@ class AppContext:
         self.app = app
         self.url_adapter = app.create_url_adapter(None)
         self.g: _AppCtxGlobals = app.app_ctx_globals_class()
-        self._cv_tokens: list[Token[AppContext]] = []
+        self._cv_tokens: list[SlotToken] = []
 
     def push(self) -> None:
         """Make this the current app context."""
@@ -208,7 +207,7 @@ class RequestContext:
         self._session = session
         self._after_request_functions: list[ft.AfterRequestCallable[Any]] = []
         # One for each push: the variable's token, and the app context if that push made one.
-        self._cv_tokens: list[tuple[Token[RequestContext], AppContext | None]] = []
+        self._cv_tokens: list[tuple[SlotToken, AppContext | None]] = []
 
     def _adapt(self) -> None:
         from .werkzeug.exceptions import HTTPException

@@ -90,7 +90,7 @@ def attach_enctype_error_multidict(request: Request) -> None:
 
     Files.__name__ = base.__name__
     Files.__module__ = base.__module__
-    request.files = Files(request.files)  # type: ignore[misc]
+    request.files = Files(request.files)
 
 
 def _dump_loader_info(loader: BaseLoader) -> Iterator[str]:

@@ -9,8 +9,7 @@ from ._core import LocalProxy, app_slot, request_slot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from contextvars import ContextVar
-
+    from ._core import SlotVar
     from .app import Flask
     from .ctx import AppContext, RequestContext, _AppCtxGlobals
     from .sessions import SessionMixin
@@ -30,12 +29,12 @@ The code that ran needs an HTTP request. It belongs in a view function or a hook
 test, push a context around it with "with app.test_request_context():".\
 """
 
-_cv_app: ContextVar[AppContext] = app_slot
+_cv_app: SlotVar[AppContext] = app_slot
 app_ctx: AppContext = LocalProxy(_cv_app, unbound_message=_no_app_msg)  # type: ignore[assignment]
 current_app: Flask = LocalProxy(_cv_app, "app", unbound_message=_no_app_msg)  # type: ignore[assignment]
 g: _AppCtxGlobals = LocalProxy(_cv_app, "g", unbound_message=_no_app_msg)  # type: ignore[assignment]
 
-_cv_request: ContextVar[RequestContext] = request_slot
+_cv_request: SlotVar[RequestContext] = request_slot
 request_ctx: RequestContext = LocalProxy(_cv_request, unbound_message=_no_req_msg)  # type: ignore[assignment]
 request: Request = LocalProxy(_cv_request, "request", unbound_message=_no_req_msg)  # type: ignore[assignment]
 session: SessionMixin = LocalProxy(_cv_request, "session", unbound_message=_no_req_msg)  # type: ignore[assignment]

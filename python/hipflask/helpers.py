@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import lru_cache, update_wrapper
+from contextvars import copy_context
+from functools import cache, update_wrapper
 
 from . import signals
 from .globals import _cv_app, _cv_request, current_app, request, request_ctx, session
@@ -83,15 +84,30 @@ def stream_with_context(generator_or_function: Any) -> Any:
 
 
 def _kept(pieces: Iterator[Any], app_ctx: Any, req_ctx: Any) -> Iterator[Any]:
-    # The app's context first, so that the request's does not make another one.
-    with app_ctx, req_ctx:
-        try:
-            yield from pieces
-        finally:
-            # `yield from` closes generators; other iterators of a WSGI app may need it too.
-            close = getattr(pieces, "close", None)
-            if close is not None:
-                close()
+    """Take each piece in a context of its own, where the app's and the request's contexts are pushed.
+
+    A server may ask for each piece on another thread, so what is pushed there would not be found again.
+    """
+
+    def inside() -> Iterator[Any]:
+        # The app's context first, so that the request's does not make another one.
+        with app_ctx, req_ctx:
+            try:
+                yield from pieces
+            finally:
+                # `yield from` closes generators; other iterators of a WSGI app may need it too.
+                close = getattr(pieces, "close", None)
+                if close is not None:
+                    close()
+
+    context = copy_context()
+    iterator = inside()
+    end = object()
+    try:
+        while (piece := context.run(next, iterator, end)) is not end:
+            yield piece
+    finally:
+        context.run(iterator.close)  # type: ignore[attr-defined]
 
 
 def make_response(*args: Any) -> Response:
@@ -101,7 +117,7 @@ def make_response(*args: Any) -> Response:
         args: Nothing for an empty response, else what the view would return, as one or several arguments.
     """
     if not args:
-        return current_app.response_class()
+        return current_app.response_class()  # type: ignore[no-any-return]
     return current_app.make_response(args[0] if len(args) == 1 else args)
 
 
@@ -179,7 +195,7 @@ def get_flashed_messages(
         with_categories: Return pairs of category and message.
         category_filter: Return the messages of these categories only.
     """
-    context = request_ctx._get_current_object()  # type: ignore[attr-defined]
+    context = request_ctx._get_current_object()
     flashes = context.flashes
     if flashes is None:
         flashes = session.pop("_flashes") if "_flashes" in session else []
@@ -228,16 +244,16 @@ def send_file(
     """
     from .werkzeug import utils
 
-    options = dict(
-        path_or_file=path_or_file,
-        mimetype=mimetype,
-        as_attachment=as_attachment,
-        download_name=download_name,
-        conditional=conditional,
-        etag=etag,
-        last_modified=last_modified,
-        max_age=max_age,
-    )
+    options = {
+        "path_or_file": path_or_file,
+        "mimetype": mimetype,
+        "as_attachment": as_attachment,
+        "download_name": download_name,
+        "conditional": conditional,
+        "etag": etag,
+        "last_modified": last_modified,
+        "max_age": max_age,
+    }
     return utils.send_file(**_file_options(options))  # type: ignore[return-value]
 
 
@@ -266,7 +282,7 @@ def get_root_path(import_name: str) -> str:
         RuntimeError: For a namespace package, which has several.
     """
     module = sys.modules.get(import_name)
-    path = getattr(module, "__file__", None)
+    path: str | None = getattr(module, "__file__", None)
     if path is not None:
         return os.path.dirname(os.path.abspath(path))
 
@@ -294,7 +310,7 @@ def get_root_path(import_name: str) -> str:
     return os.path.dirname(os.path.abspath(path))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _split_blueprint_path(name: str) -> list[str]:
     """Return the names of a nested blueprint and those around it, innermost first."""
     names = [name]

@@ -41,13 +41,11 @@ def has_level_handler(logger: logging.Logger) -> bool:
 
 # Writes to `wsgi_errors_stream`. Only apps whose logger has no handler get it.
 default_handler = logging.StreamHandler(wsgi_errors_stream)
-default_handler.setFormatter(
-    logging.Formatter("[%(asctime)s] %(levelname)s in %(module)s: %(message)s")
-)
+default_handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s in %(module)s: %(message)s"))
 
 
 def create_logger(app: App) -> logging.Logger:
-    """Return the logger with the app's name, with level DEBUG in debug mode and a handler, unless it has them."""
+    """Return the logger with the app's name. Give it a handler, and in debug mode a level, if it has none."""
     logger = logging.getLogger(app.name)
     if app.debug and not logger.level:
         logger.setLevel(logging.DEBUG)

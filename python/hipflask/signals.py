@@ -1,7 +1,7 @@
 """The signals that an app sends.
 
-Implements `flask.signals` (3.1) on blinker. A signal is made when somebody first asks for it by name, so blinker
-is imported only by programs that listen: while `_made` is empty, nobody does.
+Implements `flask.signals` (3.1) on blinker. A signal is made when somebody first asks for it by name, so
+blinker is imported only by programs that listen: while `_made` is empty, nobody does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from blinker import NamedSignal, Namespace
 
-    from .sansio.app import App
+    from .app import Flask
 
     _signals: Namespace
     template_rendered: NamedSignal
@@ -63,7 +63,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_NAMES})
 
 
-def send(name: str, app: App, **values: Any) -> None:
+def send(name: str, app: Flask, **values: Any) -> None:
     """Send the signal called `name` from `app` if anybody listens to it.
 
     Args:

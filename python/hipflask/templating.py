@@ -32,9 +32,9 @@ def _default_template_ctx_processor() -> dict[str, Any]:
     The session stays a proxy, since reading it through the context counts as an access.
     """
     context: dict[str, Any] = {}
-    if _cv_app.bound():  # type: ignore[attr-defined]
-        context["g"] = g._get_current_object()  # type: ignore[attr-defined]
-    if _cv_request.bound():  # type: ignore[attr-defined]
+    if _cv_app.bound():
+        context["g"] = g._get_current_object()
+    if _cv_request.bound():
         context["request"] = request._get_current_object()  # type: ignore[attr-defined]
     return context
 

@@ -3,6 +3,9 @@
 Implements `flask.typing` (3.1).
 """
 
+# `X | Y` cannot be evaluated where one side is a string.
+# ruff: noqa: UP007, UP045
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -50,11 +53,11 @@ AfterRequestCallable = Union[
 ]
 BeforeFirstRequestCallable = Union[Callable[[], None], Callable[[], Awaitable[None]]]
 BeforeRequestCallable = Union[
-    Callable[[], Optional[ResponseReturnValue]], Callable[[], Awaitable[Optional[ResponseReturnValue]]]
+    Callable[[], ResponseReturnValue | None], Callable[[], Awaitable[ResponseReturnValue | None]]
 ]
 ShellContextProcessorCallable = Callable[[], dict[str, Any]]
 TeardownCallable = Union[
-    Callable[[Optional[BaseException]], None], Callable[[Optional[BaseException]], Awaitable[None]]
+    Callable[[BaseException | None], None], Callable[[BaseException | None], Awaitable[None]]
 ]
 TemplateContextProcessorCallable = Union[
     Callable[[], dict[str, Any]], Callable[[], Awaitable[dict[str, Any]]]
@@ -63,7 +66,7 @@ TemplateFilterCallable = Callable[..., Any]
 TemplateGlobalCallable = Callable[..., Any]
 TemplateTestCallable = Callable[..., bool]
 URLDefaultCallable = Callable[[str, dict[str, Any]], None]
-URLValuePreprocessorCallable = Callable[[Optional[str], Optional[dict[str, Any]]], None]
+URLValuePreprocessorCallable = Callable[[str | None, dict[str, Any] | None], None]
 
 # The argument is any: a handler names the class that it was registered for.
 ErrorHandlerCallable = Union[

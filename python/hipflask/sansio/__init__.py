@@ -1,1 +1,1 @@
-"""What an app and a blueprint are at set-up time: routes, hooks and handlers are recorded here, nothing is served."""
+"""Apps and blueprints at set-up time: routes, hooks and handlers are recorded, nothing is served."""

@@ -139,7 +139,7 @@ class App(Scaffold):
     @cached_property
     def json(self) -> JSONProvider:
         """Makes and reads JSON for the app."""
-        return self.json_provider_class(self)  # type: ignore[arg-type]
+        return self.json_provider_class(self)
 
     @cached_property
     def logger(self) -> logging.Logger:
@@ -184,7 +184,7 @@ class App(Scaffold):
         return DispatchingJinjaLoader(self)
 
     def select_jinja_autoescape(self, filename: str | None) -> bool:
-        """Tell whether values in a template are escaped by default; so it is for HTML, XML, SVG, and strings."""
+        """Tell whether values in a template are escaped: so they are in HTML, XML, SVG and strings."""
         return filename is None or filename.endswith((".html", ".htm", ".xml", ".xhtml", ".svg"))
 
     @property
@@ -241,9 +241,7 @@ class App(Scaffold):
         if provide_automatic_options is None:
             provide_automatic_options = getattr(view_func, "provide_automatic_options", None)
         if provide_automatic_options is None:
-            provide_automatic_options = (
-                "OPTIONS" not in methods and self.config["PROVIDE_AUTOMATIC_OPTIONS"]
-            )
+            provide_automatic_options = "OPTIONS" not in methods and self.config["PROVIDE_AUTOMATIC_OPTIONS"]
             if provide_automatic_options:
                 required.add("OPTIONS")
 
@@ -258,9 +256,7 @@ class App(Scaffold):
                 )
 
     @setupmethod
-    def template_filter(
-        self, name: str | None = None
-    ) -> Callable[[T_template_filter], T_template_filter]:
+    def template_filter(self, name: str | None = None) -> Callable[[T_template_filter], T_template_filter]:
         """Decorate a function to be a filter in templates, under its own name or `name`."""
 
         def decorator(f: T_template_filter) -> T_template_filter:
@@ -290,9 +286,7 @@ class App(Scaffold):
         self.jinja_env.tests[name or f.__name__] = f
 
     @setupmethod
-    def template_global(
-        self, name: str | None = None
-    ) -> Callable[[T_template_global], T_template_global]:
+    def template_global(self, name: str | None = None) -> Callable[[T_template_global], T_template_global]:
         """Decorate a function to be a global name in templates, under its own name or `name`."""
 
         def decorator(f: T_template_global) -> T_template_global:
@@ -318,9 +312,7 @@ class App(Scaffold):
         self.shell_context_processors.append(f)
         return f
 
-    def _find_error_handler(
-        self, e: Exception, blueprints: list[str]
-    ) -> ft.ErrorHandlerCallable | None:
+    def _find_error_handler(self, e: Exception, blueprints: list[str]) -> ft.ErrorHandlerCallable | None:
         """Return the handler for an error: a code's before a class', a blueprint's before the app's."""
         exc_class, code = self._get_exc_class_and_code(type(e))
         scopes = (*blueprints, None)
@@ -338,8 +330,8 @@ class App(Scaffold):
     def trap_http_exception(self, e: Exception) -> bool:
         """Tell whether an HTTP exception is treated as any other error: not turned into its response.
 
-        The configuration's `TRAP_HTTP_EXCEPTIONS` and `TRAP_BAD_REQUEST_ERRORS` decide; in debug mode a missing
-        form key is trapped too.
+        The configuration's `TRAP_HTTP_EXCEPTIONS` and `TRAP_BAD_REQUEST_ERRORS` decide; in debug mode a
+        missing form key is trapped too.
         """
         from ..werkzeug.exceptions import BadRequest, BadRequestKeyError
 

@@ -181,7 +181,7 @@ class Blueprint(Scaffold):
                 " provide a unique name."
             )
         first = not any(known is self for known in app.blueprints.values())
-        app.blueprints[name] = self  # type: ignore[assignment]
+        app.blueprints[name] = self
         self._got_registered_once = True
         state = self.make_setup_state(app, options, first)
 
@@ -348,9 +348,7 @@ class Blueprint(Scaffold):
         return f
 
     @setupmethod
-    def app_errorhandler(
-        self, code: type[Exception] | int
-    ) -> Callable[[T_error_handler], T_error_handler]:
+    def app_errorhandler(self, code: type[Exception] | int) -> Callable[[T_error_handler], T_error_handler]:
         """Decorate a handler for errors of any request of the app."""
 
         def decorator(f: T_error_handler) -> T_error_handler:

@@ -83,7 +83,7 @@ class Scaffold:
         root_path: str | None = None,
     ) -> None:
         self.import_name = import_name
-        self.static_folder = static_folder  # type: ignore[assignment]
+        self.static_folder = static_folder
         self.static_url_path = static_url_path
         self.template_folder = template_folder
         self.root_path = get_root_path(import_name) if root_path is None else root_path
@@ -172,9 +172,7 @@ class Scaffold:
         value = current_app.config["SEND_FILE_MAX_AGE_DEFAULT"]
         return int(value.total_seconds()) if hasattr(value, "total_seconds") else value
 
-    def _method_route(
-        self, method: str, rule: str, options: dict[str, Any]
-    ) -> Callable[[T_route], T_route]:
+    def _method_route(self, method: str, rule: str, options: dict[str, Any]) -> Callable[[T_route], T_route]:
         if "methods" in options:
             raise TypeError("Use the 'route' decorator to use the 'methods' argument.")
         return self.route(rule, methods=[method], **options)
