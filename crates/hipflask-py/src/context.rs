@@ -89,7 +89,11 @@ pub(crate) struct Token(Py<PyAny>);
 /// Binds `app` and `request` in the current context.
 ///
 /// An app context of the same app that is already there is shared, as Flask does: `g` stays the same object.
-pub(crate) fn push(py: Python<'_>, app: &Bound<'_, PyAny>, request: &Bound<'_, PyAny>) -> PyResult<(Py<Frame>, Token)> {
+pub(crate) fn push(
+    py: Python<'_>,
+    app: &Bound<'_, PyAny>,
+    request: &Bound<'_, PyAny>,
+) -> PyResult<(Py<Frame>, Token)> {
     let outer = current(py)?;
     let shared = match &outer {
         Some(frame) => match Frame::resolve(frame, Part::App)? {
@@ -143,13 +147,16 @@ pub(crate) fn current(py: Python<'_>) -> PyResult<Option<Bound<'_, Frame>>> {
 }
 
 fn set(py: Python<'_>, frame: &Bound<'_, Frame>) -> PyResult<Py<PyAny>> {
-    let variable = VARIABLE.get(py).ok_or_else(|| PyRuntimeError::new_err("hipflask._core is not initialised"))?;
+    let variable =
+        VARIABLE.get(py).ok_or_else(|| PyRuntimeError::new_err("hipflask._core is not initialised"))?;
     // SAFETY: both are live objects, the first one a ContextVar; the result is a new reference to a token or null.
-    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContextVar_Set(variable.as_ptr(), frame.as_ptr())) }.map(Bound::unbind)
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContextVar_Set(variable.as_ptr(), frame.as_ptr())) }
+        .map(Bound::unbind)
 }
 
 fn reset(py: Python<'_>, token: &Bound<'_, PyAny>) -> PyResult<()> {
-    let variable = VARIABLE.get(py).ok_or_else(|| PyRuntimeError::new_err("hipflask._core is not initialised"))?;
+    let variable =
+        VARIABLE.get(py).ok_or_else(|| PyRuntimeError::new_err("hipflask._core is not initialised"))?;
     // SAFETY: both are live objects of the right types: `token` came from `set`.
     if unsafe { ffi::PyContextVar_Reset(variable.as_ptr(), token.as_ptr()) } < 0 {
         return Err(PyErr::fetch(py));
@@ -454,7 +461,10 @@ impl SlotVar {
     fn reset(&self, py: Python<'_>, token: &Bound<'_, SlotToken>) -> PyResult<()> {
         let state = token.get();
         if state.which != self.which {
-            return Err(PyValueError::new_err(format!("the token was created by a different variable than {}", self.name())));
+            return Err(PyValueError::new_err(format!(
+                "the token was created by a different variable than {}",
+                self.name()
+            )));
         }
         if state.used.swap(true, Ordering::AcqRel) {
             return Err(PyRuntimeError::new_err("the token has already been used once"));
@@ -463,7 +473,8 @@ impl SlotVar {
             && now.is(&state.frame)
         {
             // Nothing was bound since: the real variable goes back too, and refuses a token of another Python context.
-            return reset(py, state.inner.bind(py)).inspect_err(|_| state.used.store(false, Ordering::Release));
+            return reset(py, state.inner.bind(py))
+                .inspect_err(|_| state.used.store(false, Ordering::Release));
         }
         let (_, frame) = self.replaced(py, state.before.clone_ref(py))?;
         set(py, Py::new(py, frame)?.bind(py))?;
@@ -482,7 +493,9 @@ impl SlotVar {
         let held = |which| now.as_ref().map_or(Slot::Empty, |frame| Frame::slot(frame, which));
         Ok(match self.which {
             Which::App => (held(Which::App), Frame { app: slot, request: held(Which::Request), bare: None }),
-            Which::Request => (held(Which::Request), Frame { app: held(Which::App), request: slot, bare: None }),
+            Which::Request => {
+                (held(Which::Request), Frame { app: held(Which::App), request: slot, bare: None })
+            }
         })
     }
 }
@@ -498,7 +511,11 @@ impl SlotToken {
 
 /// Bind an app and a request object as the fast lane does; for tests and for code that has no engine.
 #[pyfunction]
-fn push_bare(py: Python<'_>, app: &Bound<'_, PyAny>, request: &Bound<'_, PyAny>) -> PyResult<(Py<Frame>, Py<PyAny>)> {
+fn push_bare(
+    py: Python<'_>,
+    app: &Bound<'_, PyAny>,
+    request: &Bound<'_, PyAny>,
+) -> PyResult<(Py<Frame>, Py<PyAny>)> {
     let (frame, token) = push(py, app, request)?;
     Ok((frame, token.0))
 }
@@ -514,8 +531,13 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     VARIABLE.get_or_try_init(py, || {
         // SAFETY: the name is a C string and a null default means none; the result is a new reference or null.
-        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContextVar_New(c"hipflask.frame".as_ptr(), std::ptr::null_mut())) }
-            .map(Bound::unbind)
+        unsafe {
+            Bound::from_owned_ptr_or_err(
+                py,
+                ffi::PyContextVar_New(c"hipflask.frame".as_ptr(), std::ptr::null_mut()),
+            )
+        }
+        .map(Bound::unbind)
     })?;
     module.add_class::<Frame>()?;
     module.add_class::<SlotVar>()?;

@@ -62,7 +62,11 @@ fn unbound(py: Python<'_>, message: Option<&Py<PyString>>) -> PyErr {
 }
 
 impl Target {
-    fn new(local: &Bound<'_, PyAny>, name: Option<&Bound<'_, PyString>>, message: Option<Bound<'_, PyString>>) -> PyResult<Self> {
+    fn new(
+        local: &Bound<'_, PyAny>,
+        name: Option<&Bound<'_, PyString>>,
+        message: Option<Bound<'_, PyString>>,
+    ) -> PyResult<Self> {
         let py = local.py();
         let mut names = Vec::new();
         if let Some(name) = name {
@@ -103,10 +107,18 @@ impl Target {
             } else if local.is_callable() {
                 Source::Call
             } else {
-                return Err(PyTypeError::new_err(format!("Don't know how to proxy '{}'.", local.get_type().repr()?)));
+                return Err(PyTypeError::new_err(format!(
+                    "Don't know how to proxy '{}'.",
+                    local.get_type().repr()?
+                )));
             }
         };
-        Ok(Self { source, wrapped: local.clone().unbind(), names, unbound_message: message.map(Bound::unbind) })
+        Ok(Self {
+            source,
+            wrapped: local.clone().unbind(),
+            names,
+            unbound_message: message.map(Bound::unbind),
+        })
     }
 
     fn object<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -131,7 +143,10 @@ impl Target {
         };
         for name in &self.names {
             found = match found.getattr(name.bind(py)) {
-                Err(error) if matches!(self.source, Source::Namespace) && error.is_instance_of::<PyAttributeError>(py) => {
+                Err(error)
+                    if matches!(self.source, Source::Namespace)
+                        && error.is_instance_of::<PyAttributeError>(py) =>
+                {
                     return Err(nothing());
                 }
                 other => other?,
@@ -151,9 +166,8 @@ enum Special {
 
 fn special(name: &str) -> Special {
     match name {
-        "__dict__" | "__weakref__" | "__enter__" | "__exit__" | "__await__" | "__aiter__" | "__anext__" | "__aenter__" | "__aexit__" | "__format__" => {
-            Special::Forward
-        }
+        "__dict__" | "__weakref__" | "__enter__" | "__exit__" | "__await__" | "__aiter__" | "__anext__"
+        | "__aenter__" | "__aexit__" | "__format__" => Special::Forward,
         _ => Special::Own,
     }
 }
@@ -177,7 +191,10 @@ impl LocalProxy {
 
     /// An attribute whose name begins with an underscore, or any attribute of a subclass' proxy.
     #[cold]
-    fn own_attribute<'py>(this: &Bound<'py, Self>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+    fn own_attribute<'py>(
+        this: &Bound<'py, Self>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = this.py();
         let proxy = this.get();
         match name.to_str()? {
@@ -212,7 +229,9 @@ impl LocalProxy {
             }
         }
         // SAFETY: both are live objects, the second a str; the result is a new reference or null with an error set.
-        let own = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyObject_GenericGetAttr(this.as_ptr(), name.as_ptr())) };
+        let own = unsafe {
+            Bound::from_owned_ptr_or_err(py, ffi::PyObject_GenericGetAttr(this.as_ptr(), name.as_ptr()))
+        };
         match own {
             Err(error) if error.is_instance_of::<PyAttributeError>(py) => proxy.current(py)?.getattr(name),
             other => other,
@@ -270,8 +289,13 @@ impl LocalProxy {
     }
 
     #[classmethod]
-    fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        cls.py().import(intern!(cls.py(), "types"))?.call_method1(intern!(cls.py(), "GenericAlias"), (cls, item))
+    fn __class_getitem__<'py>(
+        cls: &Bound<'py, PyType>,
+        item: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        cls.py()
+            .import(intern!(cls.py(), "types"))?
+            .call_method1(intern!(cls.py(), "GenericAlias"), (cls, item))
     }
 
     /// Return the object that this proxy stands for at this moment.
@@ -282,13 +306,22 @@ impl LocalProxy {
         self.current(py)
     }
 
-    fn __getattribute__<'py>(this: &Bound<'py, Self>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+    fn __getattribute__<'py>(
+        this: &Bound<'py, Self>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = this.py();
-        let plain = this.get_type().is(py.get_type::<Self>()) && !name.to_str().unwrap_or("_").starts_with('_');
+        let plain =
+            this.get_type().is(py.get_type::<Self>()) && !name.to_str().unwrap_or("_").starts_with('_');
         if plain { this.get().current(py)?.getattr(name) } else { Self::own_attribute(this, name) }
     }
 
-    fn __setattr__(&self, py: Python<'_>, name: &Bound<'_, PyString>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn __setattr__(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyString>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         self.current(py)?.setattr(name, value)
     }
 
@@ -338,7 +371,12 @@ impl LocalProxy {
     }
 
     #[pyo3(signature = (*args, **kwargs))]
-    fn __call__<'py>(&self, py: Python<'py>, args: &Bound<'py, PyTuple>, kwargs: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+    fn __call__<'py>(
+        &self,
+        py: Python<'py>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         self.current(py)?.call(args, kwargs)
     }
 
@@ -348,7 +386,8 @@ impl LocalProxy {
 
     fn __subclasscheck__<'py>(&self, subclass: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = subclass.py();
-        py.import(intern!(py, "builtins"))?.call_method1(intern!(py, "issubclass"), (subclass, self.current(py)?))
+        py.import(intern!(py, "builtins"))?
+            .call_method1(intern!(py, "issubclass"), (subclass, self.current(py)?))
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
@@ -380,7 +419,10 @@ impl LocalProxy {
         // SAFETY: the operand is a live object, checked to be an iterator; null without an error means the end.
         unsafe {
             if ffi::PyIter_Check(object.as_ptr()) == 0 {
-                return Err(PyTypeError::new_err(format!("'{}' object is not an iterator", object.get_type().name()?)));
+                return Err(PyTypeError::new_err(format!(
+                    "'{}' object is not an iterator",
+                    object.get_type().name()?
+                )));
             }
             match Bound::from_owned_ptr_or_opt(py, ffi::PyIter_Next(object.as_ptr())) {
                 Some(item) => Ok(Some(item)),
@@ -437,7 +479,11 @@ impl LocalProxy {
     fn __or__<'py>(&self, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         binary!(other.py(), PyNumber_Or, self.current(other.py())?, other)
     }
-    fn __pow__<'py>(&self, other: &Bound<'py, PyAny>, modulo: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+    fn __pow__<'py>(
+        &self,
+        other: &Bound<'py, PyAny>,
+        modulo: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         self.current(other.py())?.pow(other, modulo)
     }
 
@@ -480,7 +526,11 @@ impl LocalProxy {
     fn __ror__<'py>(&self, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         binary!(other.py(), PyNumber_Or, other, self.current(other.py())?)
     }
-    fn __rpow__<'py>(&self, other: &Bound<'py, PyAny>, modulo: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+    fn __rpow__<'py>(
+        &self,
+        other: &Bound<'py, PyAny>,
+        modulo: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         other.pow(self.current(other.py())?, modulo)
     }
 
@@ -523,7 +573,9 @@ impl LocalProxy {
     }
     fn __ipow__(&self, other: &Bound<'_, PyAny>, _modulo: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = other.py();
-        py.import(intern!(py, "operator"))?.call_method1(intern!(py, "ipow"), (self.current(py)?, other)).map(drop)
+        py.import(intern!(py, "operator"))?
+            .call_method1(intern!(py, "ipow"), (self.current(py)?, other))
+            .map(drop)
     }
 
     fn __neg__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -191,6 +191,9 @@ impl ResponseBase {
             (text.encode_utf8()?.into_any(), true)
         } else if value.is_exact_instance_of::<PyBytes>() {
             (value.clone(), true)
+        } else if let Ok(array) = value.cast::<PyByteArray>() {
+            // A server takes bytes only, and the array could change behind its length.
+            (PyBytes::new(py, &array.to_vec()).into_any(), true)
         } else {
             (PyList::new(py, [value])?.into_any(), false)
         };
