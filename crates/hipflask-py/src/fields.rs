@@ -1,18 +1,18 @@
-//! The values of header fields that nearly every request has: parameters, lists, cookies, dates.
+//! `hipflask_http`'s field values for Python: parameters, lists, cookies, dates.
 //!
-//! What `hipflask_http` reads and writes, as Python's functions; the rarer fields are parsed in Python
-//! (`hipflask/werkzeug/http.py`).
+//! The rarer fields are parsed in Python (`hipflask/werkzeug/http.py`).
 //!
-//! Implements: the functions of the same names in `werkzeug.http` (3.1); RFC 9110 §5.6, RFC 6265, RFC 8187.
+//! Implements: the functions of the same names in `werkzeug.http` (3.1).
 
 use std::borrow::Cow;
+use std::ffi::CString;
 
-use hipflask_http::field::{parse_list, parse_options, quote, unquote};
-use hipflask_http::query;
+use hipflask_http::cookie::{self, Attributes};
+use hipflask_http::{date, field};
 use pyo3::exceptions::{PyUserWarning, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyInt, PyMapping, PyString, PyType};
+use pyo3::types::{PyDict, PyInt, PyMapping, PyString, PyType};
 
 use crate::multidict;
 
@@ -38,7 +38,7 @@ fn ascii_domain(py: Python<'_>, domain: &str) -> PyResult<String> {
 #[pyo3(signature = (value, allow_token=true))]
 fn quote_header_value<'py>(value: &Bound<'py, PyAny>, allow_token: bool) -> PyResult<Bound<'py, PyString>> {
     let text = value.str()?;
-    Ok(match quote(text.to_str()?, allow_token) {
+    Ok(match field::quote(text.to_str()?, allow_token) {
         Cow::Borrowed(_) => text.clone(),
         Cow::Owned(quoted) => PyString::new(value.py(), &quoted),
     })
@@ -51,7 +51,7 @@ fn unquote_header_value<'py>(value: &Bound<'py, PyString>) -> PyResult<Bound<'py
     if text.len() < 2 {
         return Ok(value.clone());
     }
-    Ok(PyString::new(value.py(), &unquote(text)))
+    Ok(PyString::new(value.py(), &field::unquote(text)))
 }
 
 /// A header value with parameters, such as ``attachment; filename=a.txt``.
@@ -79,7 +79,7 @@ fn dump_options_header(
         let value = value.to_str()?;
         out.push_str(&key);
         out.push('=');
-        out.push_str(&if key.ends_with('*') { Cow::Borrowed(value) } else { quote(value, true) });
+        out.push_str(&if key.ends_with('*') { Cow::Borrowed(value) } else { field::quote(value, true) });
     }
     Ok(out)
 }
@@ -87,7 +87,7 @@ fn dump_options_header(
 /// The items of a comma-separated list, without the quotes around them.
 #[pyfunction]
 fn parse_list_header(value: &str) -> Vec<String> {
-    parse_list(value)
+    field::parse_list(value)
 }
 
 /// A header value with parameters, as the part before them and a dict.
@@ -96,12 +96,25 @@ fn parse_list_header(value: &str) -> Vec<String> {
 ///     ``("", {})`` for ``None``.
 #[pyfunction]
 fn parse_options_header<'py>(py: Python<'py>, value: Option<&str>) -> PyResult<(String, Bound<'py, PyDict>)> {
-    let options = parse_options(value.unwrap_or_default());
+    let mut options = field::parse_options(value.unwrap_or_default());
+    let value = std::mem::take(&mut options.value);
     let dict = PyDict::new(py);
-    for (key, option) in options.parameters() {
+    for (key, option) in options.into_parameters() {
         dict.set_item(key, option)?;
     }
-    Ok((options.value, dict))
+    Ok((value, dict))
+}
+
+/// A comma-separated list of ``key=value`` as a dict; a key that stands alone has ``None``.
+///
+/// The value of a key that ends in ``*`` is decoded if it names a character set that we know.
+#[pyfunction]
+fn parse_dict_header<'py>(py: Python<'py>, value: &str) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (key, value) in field::parse_pairs(value) {
+        dict.set_item(key, value)?;
+    }
+    Ok(dict)
 }
 
 // The public `parse_cookie` functions differ in what they take; this is what they share.
@@ -112,7 +125,7 @@ fn parse_cookie<'py>(
     cookie: Option<&str>,
     cls: Option<&Bound<'py, PyType>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let found = hipflask_http::cookie::parse(cookie.unwrap_or_default());
+    let found = cookie::parse(cookie.unwrap_or_default());
     match cls {
         Some(cls) => multidict::of_class(cls, found),
         None => multidict::from_pairs(py, false, found).map(Bound::into_any),
@@ -140,7 +153,7 @@ fn format_date(seconds: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
     if !SECONDS.contains(&whole) {
         return Ok(None);
     }
-    Ok(Some(String::from_utf8_lossy(&hipflask_http::date::format(whole)).into_owned()))
+    Ok(Some(String::from_utf8_lossy(&date::format(whole)).into_owned()))
 }
 
 fn http_date<'py>(moment: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
@@ -148,15 +161,17 @@ fn http_date<'py>(moment: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     py.import(intern!(py, "hipflask.werkzeug.http"))?.call_method1(intern!(py, "http_date"), (moment,))
 }
 
-// `int(delta.total_seconds())` of a `timedelta`, everything else as it is.
+// `int(delta.total_seconds())` of a `timedelta`, `int` of everything else.
 fn seconds<'py>(age: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    if age.is_instance_of::<PyInt>() {
+    if age.is_exact_instance_of::<PyInt>() {
         return Ok(age.clone());
     }
-    match age.getattr_opt(intern!(age.py(), "total_seconds"))? {
-        Some(total) => Ok(PyInt::new(age.py(), total.call0()?.extract::<f64>()? as i64).into_any()),
-        None => Ok(age.clone()),
-    }
+    let py = age.py();
+    let number = match age.getattr_opt(intern!(py, "total_seconds"))? {
+        Some(total) => total.call0()?,
+        None => age.clone(),
+    };
+    py.get_type::<PyInt>().call1((number,))
 }
 
 /// The value of a ``Set-Cookie`` field.
@@ -221,61 +236,33 @@ fn dump_cookie(
         Some(_) => return Err(PyValueError::new_err("SameSite must be 'Strict', 'Lax', or 'None'.")),
     };
 
-    let value = hipflask_http::cookie::quote_value(value);
-    // One character for each byte of the name's UTF-8, as WSGI wants it.
-    let mut out: String = key.bytes().map(char::from).collect();
-    out.push('=');
-    out.push_str(&value);
-    let mut attribute = |name: &str, value: Option<&str>| {
-        out.push_str("; ");
-        out.push_str(name);
-        if let Some(value) = value {
-            out.push('=');
-            out.push_str(value);
-        }
+    let expires = expires.map(|expires| expires.str()).transpose()?;
+    let attributes = Attributes {
+        domain: domain.as_deref(),
+        expires: expires.as_ref().map(|expires| expires.to_str()).transpose()?,
+        max_age: max_age.map(|age| age.extract()).transpose()?,
+        path,
+        secure,
+        http_only: httponly,
+        same_site: samesite,
+        partitioned,
     };
-    if let Some(domain) = domain {
-        attribute("Domain", Some(&domain));
+    let mut out = Vec::with_capacity(key.len() + value.len() + 64);
+    cookie::dump(&mut out, key, value, &attributes);
+    if let Some(most) = max_size.filter(|most| *most > 0 && out.len() > *most) {
+        let used = cookie::quote_value(value).len();
+        let text = format!(
+            "The '{key}' cookie is too large: the value was {used} bytes but the header required {} extra bytes. \
+             The final size was {} bytes but the limit is {most} bytes. Browsers may silently ignore cookies larger \
+             than this.",
+            out.len() - used,
+            out.len(),
+        );
+        let text = CString::new(text.replace('\0', "\\x00")).unwrap_or_default();
+        PyErr::warn(py, &py.get_type::<PyUserWarning>(), &text, 1)?;
     }
-    if let Some(expires) = expires {
-        attribute("Expires", Some(expires.str()?.to_str()?));
-    }
-    // A flag stands for itself.
-    let flag = |age: &Bound<'_, PyAny>| age.cast::<PyBool>().ok().map(|flag| flag.is_true());
-    match (&max_age, max_age.as_ref().and_then(flag)) {
-        (Some(_), Some(true)) => attribute("Max-Age", None),
-        (Some(age), None) => attribute("Max-Age", Some(age.str()?.to_str()?)),
-        (Some(_), Some(false)) | (None, _) => {}
-    }
-    if secure || partitioned {
-        attribute("Secure", None);
-    }
-    if httponly {
-        attribute("HttpOnly", None);
-    }
-    if let Some(path) = path {
-        attribute("Path", Some(&query::quote(path, b"%!$&'()*+,/:=@")));
-    }
-    if let Some(samesite) = samesite {
-        attribute("SameSite", Some(samesite));
-    }
-    if partitioned {
-        attribute("Partitioned", None);
-    }
-    if let Some(most) = max_size.filter(|most| *most > 0) {
-        let (size, used) = (out.chars().count(), value.chars().count());
-        if size > most {
-            let text = format!(
-                "The '{key}' cookie is too large: the value was {used} bytes but the header required {} extra bytes. \
-                 The final size was {size} bytes but the limit is {most} bytes. Browsers may silently ignore cookies \
-                 larger than this.",
-                size - used
-            );
-            let text = std::ffi::CString::new(text.replace('\0', "\\x00")).unwrap_or_default();
-            PyErr::warn(py, &py.get_type::<PyUserWarning>(), &text, 1)?;
-        }
-    }
-    Ok(out)
+    // One character for each byte, as WSGI wants it; only the name can have others than ASCII.
+    Ok(out.into_iter().map(char::from).collect())
 }
 
 /// Adds this file's names to `hipflask._core`.
@@ -285,32 +272,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(dump_options_header, module)?)?;
     module.add_function(wrap_pyfunction!(parse_list_header, module)?)?;
     module.add_function(wrap_pyfunction!(parse_options_header, module)?)?;
+    module.add_function(wrap_pyfunction!(parse_dict_header, module)?)?;
     module.add_function(wrap_pyfunction!(parse_cookie, module)?)?;
     module.add_function(wrap_pyfunction!(format_date, module)?)?;
     module.add_function(wrap_pyfunction!(dump_cookie, module)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{cookies, list, options, quote};
-
-    #[test]
-    fn a_cookie_may_hold_a_quoted_semicolon_and_octal_escapes() {
-        let found = cookies(r#"a="x;\342\202\254"; b ; c = d"#);
-        let found: Vec<(&str, &str)> = found.iter().map(|(name, value)| (*name, value.as_ref())).collect();
-        assert_eq!(found, [("a", "x;€"), ("b", ""), ("c", "d")]);
-    }
-
-    #[test]
-    fn a_continued_parameter_is_joined_and_decoded() {
-        let (value, found) = options("form-data; n*0*=UTF-8''%e2%82; n*1*=%ac; m=\"a\\\"b\"");
-        assert_eq!(value, "form-data");
-        assert_eq!(found.get(1), Some(&("m".to_owned(), "a\"b".to_owned())));
-    }
-
-    #[test]
-    fn quotes_keep_commas_together() {
-        assert_eq!(list(r#"a, "b,c" ,d"#), ["a", "b,c", "d"]);
-        assert_eq!(quote("a b", true), "\"a b\"");
-    }
 }

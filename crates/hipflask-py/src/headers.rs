@@ -5,6 +5,7 @@
 //!
 //! Implements: `werkzeug.datastructures.Headers` and `EnvironHeaders` (3.1).
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::{PyIndexError, PyKeyError, PyTypeError, PyValueError};
@@ -282,19 +283,14 @@ impl Headers {
         tuples(slf)?.try_iter()
     }
 
-    fn __richcmp__(slf: &Bound<'_, Self>, other: &Bound<'_, PyAny>, op: CompareOp) -> PyResult<Py<PyAny>> {
+    // Becomes `__eq__` in `register`: as a slot it would not show its parameter under Werkzeug's name.
+    fn _equals<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let equal = match other.cast::<Self>() {
+        match other.cast::<Self>() {
             Ok(other) if slf.get_type().is(other.get_type()) => {
-                let (mine, theirs) = (lowered(slf)?, lowered(other)?);
-                mine.iter().all(|pair| theirs.contains(pair)) && theirs.iter().all(|pair| mine.contains(pair))
+                (lowered(slf)? == lowered(other)?).into_bound_py_any(py)
             }
-            _ => return Ok(py.NotImplemented()),
-        };
-        match op {
-            CompareOp::Eq => equal.into_py_any(py),
-            CompareOp::Ne => (!equal).into_py_any(py),
-            _ => Ok(py.NotImplemented()),
+            _ => Ok(py.NotImplemented().into_bound(py)),
         }
     }
 
@@ -933,12 +929,13 @@ fn untuple(list: &Bound<'_, PyList>) -> PyResult<Vec<Pair>> {
     Ok(pairs)
 }
 
-fn lowered(headers: &Bound<'_, Headers>) -> PyResult<Vec<(String, String)>> {
+// What equality is about: the pairs as a set, names in lower case.
+fn lowered(headers: &Bound<'_, Headers>) -> PyResult<HashSet<(String, String)>> {
     let entries = headers.get().entries(headers.py())?;
-    Ok(entries
-        .iter()
-        .map(|(name, value)| (name.to_string_lossy().to_lowercase(), value.to_string()))
-        .collect())
+    let pair = |(name, value): &(Bound<'_, PyString>, Bound<'_, PyAny>)| {
+        (name.to_string_lossy().to_lowercase(), value.to_string())
+    };
+    Ok(entries.iter().map(pair).collect())
 }
 
 fn same_name(a: &Bound<'_, PyString>, b: &Bound<'_, PyString>) -> bool {
@@ -1044,5 +1041,8 @@ fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
 /// Adds this file's names to `hipflask._core`.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Headers>()?;
+    let class = Headers::type_object(module.py());
+    class.setattr("__eq__", class.getattr("_equals")?)?;
+    class.setattr("__hash__", module.py().None())?;
     module.add_class::<EnvironHeaders>()
 }

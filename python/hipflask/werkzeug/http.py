@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from hipflask import _core
 from hipflask._core import dump_cookie as dump_cookie
 from hipflask._core import dump_options_header as dump_options_header
+from hipflask._core import parse_dict_header as parse_dict_header
 from hipflask._core import parse_list_header as parse_list_header
 from hipflask._core import parse_options_header as parse_options_header
 from hipflask._core import quote_header_value as quote_header_value
@@ -68,7 +69,6 @@ _MONTHS = {
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"], 1
     )
 }
-_DECODABLE = frozenset(("ascii", "us-ascii", "utf-8", "iso-8859-1"))
 
 HTTP_STATUS_CODES = {
     100: "Continue",
@@ -172,50 +172,6 @@ def dump_header(iterable: dict[str, Any] | Iterable[Any]) -> str:
 def dump_csp_header(header: ds.ContentSecurityPolicy) -> str:
     """Write a content security policy; directives are expected in their final form."""
     return "; ".join(f"{directive} {value}" for directive, value in header.items())
-
-
-def parse_dict_header(value: str) -> dict[str, str | None]:
-    """Read a comma-separated list of ``key=value``; a key that stands alone has ``None``.
-
-    The value of a key that ends in ``*`` is decoded if it names a character set that we know.
-    """
-    result: dict[str, str | None] = {}
-    for item in parse_list_header(value):
-        key, equals, text = item.partition("=")
-        key = key.strip()
-        if not key:
-            continue
-        if not equals:
-            result[key] = None
-            continue
-        text = text.strip()
-        if key[-1] == "*":
-            key = key[:-1]
-            charset = ""
-            parts = text.split("'", 2)
-            if len(parts) == 3 and parts[2] and _is_token(parts[0]) and _is_token(parts[1]):
-                encoded = _token_prefix(parts[2])
-                if encoded:
-                    charset, text = parts[0].lower(), encoded
-            if charset in _DECODABLE:
-                from urllib.parse import unquote
-
-                text = unquote(text, encoding=charset)
-        if len(text) >= 2 and text[0] == text[-1] == '"':
-            text = text[1:-1]
-        result[key] = text
-    return result
-
-
-def _is_token(text: str) -> bool:
-    return not text or quote_header_value(text) == text
-
-
-def _token_prefix(text: str) -> str:
-    end = 0
-    while end < len(text) and _is_token(text[end]):
-        end += 1
-    return text[:end]
 
 
 @overload
