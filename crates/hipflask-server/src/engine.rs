@@ -37,10 +37,10 @@ const SMALL_FILE: u64 = 32 * 1024;
 const LINGER_MOST: usize = 1 << 20;
 /// How often the watchdog looks while a route runs inline that is not proven.
 const TICK_UNPROVEN: Duration = Duration::from_millis(1);
-/// How often it looks otherwise.
-const TICK: Duration = Duration::from_millis(5);
+/// How often it looks otherwise. At 5 ms it took 1.7 % of a saturated core.
+const TICK: Duration = Duration::from_millis(10);
 /// After so many looks that found nothing it sleeps until a leader wakes it.
-const QUIET: u32 = 4;
+const QUIET: u32 = 3;
 /// The stack of a serving thread; only what is touched takes memory. As large as a main thread's, since interpreters
 /// measure their recursion limit by it.
 const STACK: usize = 8 << 20;

@@ -52,6 +52,8 @@ struct Queues<T> {
 pub(crate) struct Pool<T> {
     queues: Mutex<Queues<T>>,
     changed: Condvar,
+    /// For those who wait for the end. Apart from `changed`: a job's one wake-up must reach a serving thread.
+    left: Condvar,
     /// Calls that wait; read by the leader without the lock.
     waiting: AtomicUsize,
     /// The leader wants to hear when the queue is short again.
@@ -80,6 +82,7 @@ impl<T> Pool<T> {
                 ended: false,
             }),
             changed: Condvar::new(),
+            left: Condvar::new(),
             waiting: AtomicUsize::new(0),
             wants_room: AtomicBool::new(false),
             most,
@@ -165,7 +168,7 @@ impl<T> Pool<T> {
     /// Counts a thread out.
     pub(crate) fn leave(&self) {
         self.lock().threads -= 1;
-        self.changed.notify_all();
+        self.left.notify_all();
     }
 
     /// Whether somebody could take the lead at once.
@@ -238,7 +241,7 @@ impl<T> Pool<T> {
     pub(crate) fn wait_empty(&self, timeout: std::time::Duration) -> bool {
         let queues = self.lock();
         let (queues, _) = self
-            .changed
+            .left
             .wait_timeout_while(queues, timeout, |queues| queues.threads > 0)
             .unwrap_or_else(PoisonError::into_inner);
         queues.threads == 0

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -144,11 +144,6 @@ impl<T> Reactor<T> {
             timeouts: config.timeouts.clone(),
             stopping: Stopping::No,
         })
-    }
-
-    /// The poller's descriptor, readable when [`Reactor::wait`] would return at once.
-    pub(crate) fn as_raw_fd(&self) -> RawFd {
-        self.poller.as_raw_fd()
     }
 
     /// The next event of the batch.

@@ -16,7 +16,7 @@ use crate::reactor::{Listener, Reactor};
 use crate::sys::{self, Bell};
 
 /// How long a wait for the end looks at a time.
-const STEP: Duration = Duration::from_millis(200);
+const STEP: Duration = Duration::from_secs(1);
 
 /// The way in.
 #[derive(Debug)]

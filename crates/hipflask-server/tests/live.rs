@@ -788,3 +788,17 @@ fn a_fast_route_comes_inline_and_a_slow_one_goes_to_workers() {
     assert_eq!(live.app.lane("/learnt"), Lane::Inline);
     assert_eq!(live.app.lane("/sleeps"), Lane::Worker);
 }
+
+#[test]
+fn one_who_waits_for_the_end_takes_no_wake_up_from_the_workers() {
+    let live = app().serve(Config::default());
+    let running = live.running.clone();
+    let waiting = thread::spawn(move || running.wait());
+    let mut client = live.client();
+    for _ in 0..500 {
+        assert_eq!(client.get("/worker").text(), "worker");
+    }
+    live.running.stop(None);
+    drop(client);
+    waiting.join().unwrap();
+}
