@@ -363,17 +363,31 @@ def test_with_appcontext_outside_of_an_app_group(runner):
     assert runner.invoke(show, obj=ScriptInfo(create_app=factory)).output == "factory\n"
 
 
-def test_a_plugin_gives_commands(runner, monkeypatch):
-    import importlib.metadata
+def test_a_plugin_gives_commands(tmp_path, project):
+    info = tmp_path / "site" / "plugin-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[flask.commands]\nextra = plugin:extra\nrun = plugin:extra\n")
+    (info.parent / "plugin.py").write_text(
+        "import click\n@click.command()\ndef extra(): print('from a plugin')\n"
+    )
+    site = {"PYTHONPATH": str(info.parent)}
+    assert hip("extra", cwd=project, **site).stdout == "from a plugin\n"
+    assert hip("run", cwd=project, **site).stdout == "from a plugin\n"
+    assert "extra" in hip("--help", cwd=project, **site).stdout
 
-    class EntryPoint:
-        name = "extra"
 
-        def load(self):
-            return click.Command("extra", callback=lambda: print("from a plugin"))
-
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [EntryPoint()])
-    assert runner.invoke(FlaskGroup(create_app=factory), ["extra"]).output == "from a plugin\n"
+def test_without_plugins_no_metadata_is_loaded(project):
+    code = """
+        import sys
+        from hipflask.cli import cli
+        cli.main(["hi"], standalone_mode=False)
+        print("importlib.metadata" in sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=project, capture_output=True, text=True
+    )
+    assert done.stdout == "hi\nFalse\n", done.stderr
 
 
 @pytest.fixture

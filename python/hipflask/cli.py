@@ -425,6 +425,39 @@ _env_file_option = click.Option(
 )
 
 
+def _may_have_plugins() -> bool:
+    """Tell whether an installed distribution may have an entry point in the group `flask.commands`.
+
+    Most installations have none, and finding that out here spares loading `importlib.metadata`, which is a
+    large part of the time that a command takes to start.
+    """
+    from importlib.machinery import PathFinder
+
+    for finder in sys.meta_path:
+        plain = finder is PathFinder or type(finder).__module__ == "hipflask.alias"
+        if hasattr(finder, "find_distributions") and not plain:
+            return True
+    for place in sys.path:
+        try:
+            names = os.listdir(place or os.curdir)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return True
+        for name in names:
+            if name.endswith(".egg"):
+                return True
+            if not name.endswith((".dist-info", ".egg-info")):
+                continue
+            try:
+                with open(os.path.join(place, name, "entry_points.txt"), encoding="utf-8") as file:
+                    if "flask.commands" in file.read():
+                        return True
+            except OSError:
+                continue
+    return False
+
+
 class FlaskGroup(AppGroup):
     """The group at the top: it finds the application, and offers its commands beside the built-in ones.
 
@@ -467,10 +500,11 @@ class FlaskGroup(AppGroup):
     def _load_plugin_commands(self) -> None:
         if self._loaded_plugin_commands:
             return
-        from importlib.metadata import entry_points
+        if _may_have_plugins():
+            from importlib.metadata import entry_points
 
-        for entry_point in entry_points(group="flask.commands"):
-            self.add_command(entry_point.load(), entry_point.name)
+            for entry_point in entry_points(group="flask.commands"):
+                self.add_command(entry_point.load(), entry_point.name)
         self._loaded_plugin_commands = True
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
