@@ -1,7 +1,7 @@
 """Write what Werkzeug makes of generated fields, queries, cookies and multipart bodies.
 
-The answers go to ``tests/reference/``, one case a line: input, then outputs, separated by tabs, every byte that
-is not printable ASCII escaped. ``tests/reference.rs`` compares ours with them.
+The answers go to ``tests/reference/``, one case a line: input, then outputs, separated by tabs, every byte
+that is not printable ASCII escaped. ``tests/reference.rs`` compares ours with them.
 
 Usage: ``python reference.py [COUNT [FOLDER]]``, with the Werkzeug of ``tests/requirements.txt`` installed.
 """
