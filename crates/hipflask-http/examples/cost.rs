@@ -50,6 +50,12 @@ fn main() {
             assert!(head.parse(black_box(text), &limits).unwrap().is_some());
         });
         report(what, cost, text.len());
+        let cost = measure(|| {
+            let mut head = Box::new(RequestHead::new());
+            assert!(head.parse(black_box(text), &limits).unwrap().is_some());
+            black_box(&head);
+        });
+        report("  in a new RequestHead", cost, text.len());
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let cost = measure(|| {
             let mut other = httparse::Request::new(&mut fields);

@@ -90,6 +90,9 @@ impl Default for Facts {
     }
 }
 
+/// Room for lines that spares most heads from growing a list step by step.
+const USUAL_LINES: usize = 24;
+
 /// How far an incomplete head has been looked at.
 #[derive(Debug, Clone, Default)]
 struct Scan {
@@ -177,6 +180,9 @@ impl RequestHead {
     /// Finds the empty line that ends the head. `Err` says that something is wrong; [`first_error`] says what.
     fn find_end(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<usize>, ()> {
         let scan = &mut self.scan;
+        if scan.ends.capacity() == 0 {
+            scan.ends.reserve_exact(USUAL_LINES);
+        }
         let from = scan.seen;
         let mut end = None;
         for at in memchr::memchr_iter(b'\n', buf.get(from..).unwrap_or_default()) {
@@ -228,6 +234,7 @@ impl RequestHead {
 
     fn read(&mut self, head: &[u8], limits: &Limits) -> Result<(), Error> {
         self.bytes.extend_from_slice(head);
+        self.fields.reserve_exact(self.scan.ends.len());
         let mut decisive = Decisive::default();
         let mut from = 0;
         for &end in &self.scan.ends {
