@@ -155,6 +155,8 @@ class Flask(App):
             def static(**values: Any) -> Response:
                 return this().send_static_file(**values)  # type: ignore[union-attr]
 
+            # Tells the engine that it may send these files itself.
+            static.sends_static_files = True  # type: ignore[attr-defined]
             self.add_url_rule(
                 f"{self.static_url_path}/<path:filename>",
                 endpoint="static",

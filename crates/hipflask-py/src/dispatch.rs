@@ -22,7 +22,8 @@ use crate::json;
 use crate::plan::{Hooks, Plan, Signal};
 use crate::request::{self, EngineRequest, RequestBase};
 use crate::router::MapBase;
-use crate::routes::{Matched, Routes};
+use crate::routes::{Matched, Route, Routes};
+use crate::unattended::{self, Unattended};
 use crate::{serve, wsgi};
 
 /// What routing found, on its way to the view.
@@ -45,6 +46,7 @@ pub(crate) struct Dispatcher {
 struct Routing {
     map: Py<MapBase>,
     routes: RwLock<Arc<Routes>>,
+    unattended: Unattended,
 }
 
 impl Dispatcher {
@@ -52,9 +54,10 @@ impl Dispatcher {
     pub(crate) fn new(app: &Bound<'_, PyAny>) -> PyResult<Self> {
         let plan = Plan::compile(app)?;
         let routing = match &plan.hooks {
-            Some(_) => {
+            Some(hooks) => {
                 let map = app.getattr(intern!(app.py(), "url_map"))?.cast_into::<MapBase>()?.unbind();
-                Some(Routing { map, routes: RwLock::new(Arc::new(Routes::of(app)?)) })
+                let unattended = Unattended::of(app, hooks)?;
+                Some(Routing { map, routes: RwLock::new(Arc::new(Routes::of(app)?)), unattended })
             }
             None => None,
         };
@@ -63,13 +66,28 @@ impl Dispatcher {
 
     /// Finds the rule for a request, without the interpreter.
     pub(crate) fn route(&self, head: &RequestHead) -> Routed<Ticket> {
-        let matched = self.routing.as_ref().and_then(|routing| {
-            let routes = routing.current();
-            if routes.is_current(routing.map.get()) { routes.find(head) } else { None }
-        });
-        let history = matched.as_ref().and_then(Matched::history).unwrap_or_else(|| Arc::clone(&self.unrouted));
-        let ticket = matched.map_or(Ticket::Ask, Ticket::Found);
-        Routed::Call { ticket, history, max_body: None }
+        let route = match &self.routing {
+            Some(routing) => {
+                let routes = routing.current();
+                // After rules were added Python compiles the map anew, with the first request that it gets.
+                if routes.is_current(routing.map.get()) { routes.find(head, &routing.unattended) } else { Route::Ask }
+            }
+            None => Route::Ask,
+        };
+        let ticket = match route {
+            Route::Matched(matched) => Ticket::Found(matched),
+            Route::Ask => Ticket::Ask,
+            Route::File(file) => return Routed::File(file),
+            Route::NotFound => return Routed::Answer(Box::new(unattended::not_found)),
+            Route::MethodNotAllowed(allow) => {
+                return Routed::Answer(Box::new(move |reply| unattended::method_not_allowed(reply, &allow)));
+            }
+        };
+        let history = match &ticket {
+            Ticket::Found(matched) => matched.history(),
+            Ticket::Ask => None,
+        };
+        Routed::Call { ticket, history: history.unwrap_or_else(|| Arc::clone(&self.unrouted)), max_body: None }
     }
 
     /// Answers a request. Whatever fails inside is logged and answered with a 500.
@@ -117,12 +135,16 @@ impl Dispatcher {
             request,
             frame: frame.into_bound(py),
             is_options,
+            is_heard: hooks.signals.any_heard(py)?,
             has_session_cookie,
             blueprints: OnceCell::new(),
         };
         let ran = exchange.run(found, reply);
         let finished = exchange.finish(&ran);
         context::pop(py, &token)?;
+        if let Some(routing) = &self.routing {
+            routing.unattended.refresh(py, hooks)?;
+        }
         match ran {
             Ok(()) | Err(Failure::Handled(_)) => finished,
             Err(Failure::Unhandled(error)) => Err(error),
@@ -175,6 +197,8 @@ struct Exchange<'a, 'py> {
     request: Bound<'py, RequestBase>,
     frame: Bound<'py, Frame>,
     is_options: bool,
+    /// Whether anybody listened to a signal when the request came.
+    is_heard: bool,
     /// Whether the session's cookie came with the request; then a permanent session is to be renewed.
     has_session_cookie: bool,
     /// The request's blueprints, innermost first, as `request.blueprints` has them.
@@ -336,7 +360,7 @@ impl<'py> Exchange<'_, 'py> {
     /// `Flask.finalize_request`: writes what a view returned, through a response object only if somebody wants one.
     fn finalize(&self, value: &Bound<'py, PyAny>, reply: &mut Reply<'_>) -> PyResult<()> {
         let py = self.py;
-        let finished = self.hooks.signals.heard(py, Signal::RequestFinished)?;
+        let finished = if self.is_heard { self.hooks.signals.heard(py, Signal::RequestFinished)? } else { None };
         if finished.is_none()
             && let Some(fields) = self.without_response()?
             && answer::simple(self.app, value, self.hooks, &fields, reply)?
@@ -426,17 +450,19 @@ impl<'py> Exchange<'_, 'py> {
             return context.call_method1(intern!(py, "_finish"), (error,)).map(drop);
         }
         let hooks = self.hooks;
-        if !hooks.teardown_request.bind(py).is_empty() || hooks.signals.heard(py, Signal::RequestTearingDown)?.is_some() {
+        // The view may have been the first to connect to a signal.
+        let is_heard = hooks.signals.any_heard(py)?;
+        if !hooks.teardown_request.bind(py).is_empty() || is_heard {
             self.app.call_method1(intern!(py, "do_teardown_request"), (error,))?;
         }
         RequestBase::close_files(&self.request)?;
         if self.frame.get().owns_app_context() {
-            if !hooks.teardown_appcontext.bind(py).is_empty()
-                || hooks.signals.heard(py, Signal::AppcontextTearingDown)?.is_some()
-            {
+            if !hooks.teardown_appcontext.bind(py).is_empty() || is_heard {
                 self.app.call_method1(intern!(py, "do_teardown_appcontext"), (error,))?;
             }
-            self.send(Signal::AppcontextPopped, None)?;
+            if is_heard {
+                self.send(Signal::AppcontextPopped, None)?;
+            }
         }
         Ok(())
     }
@@ -444,7 +470,9 @@ impl<'py> Exchange<'_, 'py> {
     /// Sends a signal if anybody listens.
     fn send(&self, which: Signal, with: Option<(&str, &Bound<'py, PyAny>)>) -> PyResult<()> {
         let py = self.py;
-        if let Some(signal) = self.hooks.signals.heard(py, which)? {
+        if (self.is_heard || matches!(which, Signal::AppcontextPopped))
+            && let Some(signal) = self.hooks.signals.heard(py, which)?
+        {
             let options = PyDict::new(py);
             options.set_item(intern!(py, "_async_wrapper"), self.app.getattr(intern!(py, "ensure_sync"))?)?;
             if let Some((name, value)) = with {

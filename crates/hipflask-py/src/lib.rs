@@ -21,6 +21,7 @@ mod routes;
 mod serve;
 mod session;
 mod slot;
+mod unattended;
 mod wsgi;
 
 use pyo3::prelude::*;

@@ -88,8 +88,9 @@ struct StockJson {
 /// The signals that the dispatcher sends, once `hipflask.signals` has been imported by somebody.
 pub(crate) struct Signals(PyOnceLock<[(Py<PyAny>, Py<PyDict>); Signal::COUNT]>);
 
-/// Which signal.
+/// Which signal. Those of teardown are sent by `do_teardown_request` and `do_teardown_appcontext`.
 #[derive(Clone, Copy)]
+#[allow(dead_code, reason = "the places in the table count")]
 pub(crate) enum Signal {
     AppcontextPushed,
     RequestStarted,
@@ -112,28 +113,39 @@ impl Signal {
 }
 
 impl Signals {
-    /// The signal, if anybody listens.
+    /// Whether anybody listens to any of them.
     ///
     /// Blinker is imported only by those who connect to a signal: while its module is not there, nobody listens.
+    pub(crate) fn any_heard(&self, py: Python<'_>) -> PyResult<bool> {
+        let all = self.all(py)?;
+        Ok(all.is_some_and(|all| all.iter().any(|(_, receivers)| !receivers.bind(py).is_empty())))
+    }
+
+    /// The signal, if anybody listens.
     pub(crate) fn heard<'py>(&self, py: Python<'py>, which: Signal) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let all = match self.0.get(py) {
-            Some(all) => all,
-            None => {
-                let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?.cast_into::<PyDict>()?;
-                let Some(module) = modules.get_item(intern!(py, "hipflask.signals"))? else { return Ok(None) };
-                let mut found = Vec::with_capacity(Signal::COUNT);
-                for name in Signal::NAMES {
-                    // A module that is still being imported has not all of them yet.
-                    let Ok(signal) = module.getattr(name) else { return Ok(None) };
-                    let receivers = signal.getattr(intern!(py, "receivers"))?.cast_into::<PyDict>()?;
-                    found.push((signal.unbind(), receivers.unbind()));
-                }
-                let Ok(found) = <[_; Signal::COUNT]>::try_from(found) else { return Ok(None) };
-                self.0.get_or_init(py, || found)
-            }
-        };
+        let Some(all) = self.all(py)? else { return Ok(None) };
         let (signal, receivers) = &all[which as usize];
         Ok((!receivers.bind(py).is_empty()).then(|| signal.bind(py).clone()))
+    }
+
+    fn all(&self, py: Python<'_>) -> PyResult<Option<&[(Py<PyAny>, Py<PyDict>); Signal::COUNT]>> {
+        static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+        if let Some(all) = self.0.get(py) {
+            return Ok(Some(all));
+        }
+        let modules = MODULES.get_or_try_init(py, || {
+            PyResult::Ok(py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?.unbind())
+        })?;
+        let Some(module) = modules.bind(py).get_item(intern!(py, "hipflask.signals"))? else { return Ok(None) };
+        let mut found = Vec::with_capacity(Signal::COUNT);
+        for name in Signal::NAMES {
+            // A module that is still being imported has not all of them yet.
+            let Ok(signal) = module.getattr(name) else { return Ok(None) };
+            let receivers = signal.getattr(intern!(py, "receivers"))?.cast_into::<PyDict>()?;
+            found.push((signal.unbind(), receivers.unbind()));
+        }
+        let Ok(found) = <[_; Signal::COUNT]>::try_from(found) else { return Ok(None) };
+        Ok(Some(self.0.get_or_init(py, || found)))
     }
 }
 

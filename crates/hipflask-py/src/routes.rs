@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use hipflask_http::RequestHead;
-use hipflask_router::{Found, Outcome, Value};
-use hipflask_server::RouteHistory;
+use hipflask_router::{Found, Outcome, Refusal, Value};
+use hipflask_server::{FileReply, Root, RouteHistory};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::router::{MapBase, Snapshot};
+use crate::unattended::{Unattended, static_root};
 
 /// A compiled URL map, with what the engine learns about its rules.
 pub(crate) struct Routes {
@@ -24,6 +25,22 @@ pub(crate) struct Routes {
 struct Known {
     history: Arc<RouteHistory>,
     automatic_options: bool,
+    /// The folder, if the view is Flask's own for static files.
+    files: Option<Arc<Root>>,
+}
+
+/// What routing found without the interpreter.
+pub(crate) enum Route {
+    /// A view.
+    Matched(Matched),
+    /// A static file.
+    File(FileReply),
+    /// Nothing.
+    NotFound,
+    /// Rules for other methods only; the value of `Allow`.
+    MethodNotAllowed(String),
+    /// Only Python can tell: a redirect, a rule with a default redirect or an alias, a user's converter.
+    Ask,
 }
 
 /// A rule that a request matched.
@@ -39,6 +56,8 @@ impl Routes {
         let map = app.getattr(intern!(py, "url_map"))?;
         let domain: Option<String> = map.getattr(intern!(py, "default_subdomain"))?.extract()?;
         let snapshot = MapBase::snapshot(map.cast::<MapBase>()?)?;
+        let views = app.getattr(intern!(py, "view_functions"))?.cast_into::<PyDict>()?;
+        let mut types = None;
         let rules = (0..snapshot.len())
             .map(|rule| {
                 let automatic_options = match snapshot.rule(rule) {
@@ -48,7 +67,12 @@ impl Routes {
                     },
                     None => false,
                 };
-                Ok(Known { history: Arc::new(RouteHistory::new(None)), automatic_options })
+                let view = snapshot.endpoint(rule).map(|endpoint| views.get_item(endpoint)).transpose()?.flatten();
+                let files = match view {
+                    Some(view) => static_root(app, &view, &mut types)?,
+                    None => None,
+                };
+                Ok(Known { history: Arc::new(RouteHistory::new(None)), automatic_options, files })
             })
             .collect::<PyResult<_>>()?;
         Ok(Self { snapshot, rules, domain: domain.unwrap_or_default() })
@@ -59,19 +83,38 @@ impl Routes {
         map.fresh().is_some_and(|now| Arc::ptr_eq(&now, &self.snapshot))
     }
 
-    /// Finds the rule for a request. `None` where only Python can tell: no rule, a redirect, a rule with a default
-    /// redirect or an alias.
-    pub(crate) fn find(self: &Arc<Self>, head: &RequestHead) -> Option<Matched> {
+    /// Finds the rule for a request, or the file behind one. Detached.
+    pub(crate) fn find(self: &Arc<Self>, head: &RequestHead, unattended: &Unattended) -> Route {
         let path = head.path();
         let path = text_of(&path);
         // `MapAdapter.match` sees the path with one slash before it.
-        let start = path.bytes().take_while(|byte| *byte == b'/').count();
-        let path = path.get(start.checked_sub(1)?..)?;
-        let method = std::str::from_utf8(head.method()).ok()?;
-        match self.snapshot.router.matches(&self.domain, path, method, head.is_websocket()) {
+        let slashes = path.bytes().take_while(|byte| *byte == b'/').count();
+        let path = slashes.checked_sub(1).and_then(|extra| path.get(extra..));
+        let (Some(path), Ok(method)) = (path, std::str::from_utf8(head.method())) else { return Route::Ask };
+        let router = &self.snapshot.router;
+        match router.matches(&self.domain, path, method, head.is_websocket()) {
             Outcome::Found(found) if !self.snapshot.is_special(found.rule) && !has_deferred(&found) => {
-                Some(Matched { routes: Arc::clone(self), found: found.into_owned() })
+                if matches!(method, "GET" | "HEAD")
+                    && let Some(file) = self.file(&found)
+                    && unattended.allows(head)
+                {
+                    return Route::File(file);
+                }
+                Route::Matched(Matched { routes: Arc::clone(self), found: found.into_owned() })
             }
+            Outcome::Refused(Refusal::NotFound) if unattended.allows_error(head) => Route::NotFound,
+            Outcome::Refused(Refusal::Method(methods)) if unattended.allows_error(head) => {
+                Route::MethodNotAllowed(router.method_names(methods).join(", "))
+            }
+            _ => Route::Ask,
+        }
+    }
+
+    /// The static file that a request is for. One that is not there is for Python to tell about.
+    fn file(&self, found: &Found<'_>) -> Option<FileReply> {
+        let root = self.rules.get(found.rule)?.files.as_ref()?;
+        match found.values.as_slice() {
+            [Value::Text(name)] => root.find(name.as_bytes()),
             _ => None,
         }
     }

@@ -145,6 +145,16 @@ pub(crate) fn open<'py>(
     Ok(read.map_or(Opened::Odd, Opened::Data))
 }
 
+/// Whether a cookie's value may be that of a permanent session. Checks no signature; unsure is true.
+pub(crate) fn may_be_permanent(cookie: &[u8]) -> bool {
+    let payload = cookie.split(|byte| *byte == b'.').next().unwrap_or_default();
+    // An empty payload is the dot before a compressed one.
+    match URL_SAFE.decode(payload) {
+        Ok(text) if !text.is_empty() => memchr::memmem::find(&text, b"_permanent").is_some(),
+        _ => true,
+    }
+}
+
 /// Writes a session into a cookie's value; None if Python's serializer has to, because of what the session holds.
 pub(crate) fn seal<'py>(
     session: &Bound<'py, PyDict>,
