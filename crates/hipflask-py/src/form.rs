@@ -7,6 +7,7 @@
 //! RFC 2046 §5.1 with the leniency of Werkzeug 3.1 (a lone LF or CR is a line break, the first boundary may stand at
 //! the very beginning). Unlike Werkzeug's, the events' contents do not depend on how the message is cut into chunks.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -64,13 +65,14 @@ impl State {
     }
 }
 
+/// What was found, and where in the buffer; it stays there until the next chunk is fed.
 enum Found {
     NeedData,
-    Preamble(Vec<u8>),
+    Preamble(Range<usize>),
     /// The part's header block.
-    Part(Vec<u8>),
-    Data(Vec<u8>, bool),
-    Epilogue(Vec<u8>),
+    Part(Range<usize>),
+    Data(Range<usize>, bool),
+    Epilogue(Range<usize>),
 }
 
 /// A boundary line: where it begins (at its line break, if it has one) and ends, and whether it is the last.
@@ -114,12 +116,16 @@ impl Decoder {
         self.buffer.extend_from_slice(data);
     }
 
-    /// Takes `keep` bytes as a result and leaves behind `to`.
-    fn consume(&mut self, from: usize, keep: usize, to: usize) -> Vec<u8> {
-        let data = self.ahead().get(from..keep.max(from)).unwrap_or_default().to_vec();
+    /// Takes what lies between `from` and `until`, and goes on at `to`; all counted from here.
+    fn consume(&mut self, from: usize, until: usize, to: usize) -> Range<usize> {
+        let found = self.at + from..self.at + until.max(from);
         self.at += to;
         self.searched = 0;
-        data
+        found
+    }
+
+    fn bytes(&self, found: Range<usize>) -> &[u8] {
+        self.buffer.get(found).unwrap_or_default()
     }
 
     /// The first boundary line at or after `from`. `bare`: it needs no line break before it.
@@ -398,16 +404,28 @@ impl MultipartDecoder {
     ///     ValueError: If the message is malformed or ends early.
     ///     RequestEntityTooLarge: If there are more than ``max_parts`` parts.
     fn next_event<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let found = self.decoder.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).next();
-        let events = events(py)?;
-        match found.map_err(PyValueError::new_err)? {
-            Found::NeedData => events.getattr(intern!(py, "NEED_DATA")),
-            Found::Preamble(data) => events.call_method1(intern!(py, "Preamble"), (PyBytes::new(py, &data),)),
-            Found::Part(block) => self.part(py, &block),
-            Found::Data(data, more) => {
-                events.call_method1(intern!(py, "Data"), (PyBytes::new(py, &data), more))
+        let mut decoder = self.decoder.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        let found = decoder.next().map_err(PyValueError::new_err)?;
+        let (name, range, more) = match found {
+            Found::NeedData => {
+                drop(decoder);
+                return events(py)?.getattr(intern!(py, "NEED_DATA"));
             }
-            Found::Epilogue(data) => events.call_method1(intern!(py, "Epilogue"), (PyBytes::new(py, &data),)),
+            Found::Part(range) => {
+                let block = decoder.bytes(range).to_vec();
+                drop(decoder);
+                return self.part(py, &block);
+            }
+            Found::Preamble(range) => (intern!(py, "Preamble"), range, None),
+            Found::Data(range, more) => (intern!(py, "Data"), range, Some(more)),
+            Found::Epilogue(range) => (intern!(py, "Epilogue"), range, None),
+        };
+        let data = PyBytes::new(py, decoder.bytes(range));
+        drop(decoder);
+        let event = events(py)?.getattr(name)?;
+        match more {
+            Some(more) => event.call1((data, more)),
+            None => event.call1((data,)),
         }
     }
 

@@ -247,7 +247,7 @@ impl RequestBase {
         let (stream, form, files) = if !any.getattr(intern!(py, "want_form_data_parsed"))?.is_truthy()? {
             let class = any.getattr(intern!(py, "parameter_storage_class"))?;
             (any.getattr(intern!(py, "stream"))?, class.call0()?, class.call0()?)
-        } else if let Some(parsed) = urlencoded(any)? {
+        } else if let Some(parsed) = without_parser(any)? {
             parsed
         } else {
             let parser = any.call_method0(intern!(py, "make_form_data_parser"))?;
@@ -853,12 +853,18 @@ fn files<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {
     this.slot(At::Files).get(slf).ok_or_else(|| unknown("files"))
 }
 
-/// An urlencoded form parsed without a parser object, where nobody has replaced the parser.
-fn urlencoded<'py>(slf: This<'_, 'py>) -> PyResult<Option<Parsed<'py>>> {
+/// An urlencoded form, or no form at all, without a parser object, where nobody has replaced the parser.
+fn without_parser<'py>(slf: This<'_, 'py>) -> PyResult<Option<Parsed<'py>>> {
     let py = slf.py();
     let mimetype = slf.getattr(intern!(py, "mimetype"))?;
-    if mimetype.extract::<&str>().ok() != Some("application/x-www-form-urlencoded") || !has_own_parser(slf)? {
+    let mimetype: &str = mimetype.extract()?;
+    if mimetype == "multipart/form-data" || !has_own_parser(slf)? {
         return Ok(None);
+    }
+    if mimetype != "application/x-www-form-urlencoded" {
+        let stream = slf.call_method0(intern!(py, "_get_stream_for_parsing"))?;
+        let class = slf.getattr(intern!(py, "parameter_storage_class"))?;
+        return Ok(Some((stream, class.call0()?, class.call0()?)));
     }
     let limit: Option<u64> = slf.getattr(intern!(py, "max_form_memory_size"))?.extract()?;
     let length: Option<u64> = slf.getattr(intern!(py, "content_length"))?.extract()?;
