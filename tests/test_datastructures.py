@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from hipflask._core import _request_from_wire
 from hipflask.werkzeug import datastructures as ds
 from hipflask.werkzeug.exceptions import BadRequestKeyError
+from hipflask.werkzeug.wrappers import Request
 
 
 @pytest.mark.parametrize(
@@ -137,6 +139,25 @@ def test_environ_headers_follow_the_environ() -> None:
 def test_environ_headers_cannot_be_changed(method: str, args: tuple[Any, ...]) -> None:
     with pytest.raises(TypeError, match="'EnvironHeaders' objects are immutable"):
         getattr(ds.EnvironHeaders(dict(ENVIRON)), method)(*args)
+
+
+def test_the_engine_s_headers_read_as_if_from_an_environ() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Foo: 1\r\nx-foo: 2\r\nCookie: a=b\r\nCookie: c=d\r\nX-L: \xe9\r\n\r\n"
+    request = _request_from_wire(Request, head)
+    headers = request.headers
+    assert isinstance(headers, ds.EnvironHeaders)
+    assert headers.get("X_FOO") == headers["x-foo"] == "1,2"
+    assert headers.getlist("cookie") == ["a=b; c=d"]
+    assert headers["X-L"] == "\xe9"
+    assert "nothing" not in headers
+    assert len(headers) == len(list(headers)) == 4
+    before = sorted(headers)
+    assert headers.environ is request.environ
+    assert before == sorted(ds.EnvironHeaders(request.environ))
+    with pytest.raises(KeyError, match="HTTP_NOTHING"):
+        headers["nothing"]
+    with pytest.raises(TypeError, match="immutable"):
+        headers.set("a", "b")
 
 
 def test_environ_headers_in_a_cycle_are_collected() -> None:

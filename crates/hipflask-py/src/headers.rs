@@ -158,13 +158,24 @@ impl Headers {
             }
             Source::Fields(fields) => {
                 let Ok(key) = key.to_str() else { return Ok(None) };
-                let mut found: Option<Vec<u8>> = None;
+                let mut found = None;
+                let mut again = false;
                 fields.each(&mut |name, value| {
                     if field_named(name, key.as_bytes()) {
-                        join(&mut found, name, value);
+                        again = found.is_some();
+                        found.get_or_insert_with(|| latin1(py, value).into_any());
                     }
                 });
-                Ok(found.map(|value| latin1(py, &value).into_any()))
+                if !again {
+                    return Ok(found);
+                }
+                let mut joined = None;
+                fields.each(&mut |name, value| {
+                    if field_named(name, key.as_bytes()) {
+                        join(&mut joined, name, value);
+                    }
+                });
+                Ok(joined.map(|value| latin1(py, &value).into_any()))
             }
         }
     }
@@ -1017,6 +1028,7 @@ pub(crate) fn title_case(name: &[u8]) -> String {
 // A name with an underscore would pass for the one with a dash in a WSGI environ, and so let a client override what a
 // proxy set. It is neither found nor listed.
 fn field_named(name: &[u8], key: &[u8]) -> bool {
+    // Lengths first: most fields need no look at their names.
     name.len() == key.len()
         && name.iter().zip(key).all(|(a, b)| a.eq_ignore_ascii_case(if *b == b'_' { &b'-' } else { b }))
 }

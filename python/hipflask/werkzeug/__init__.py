@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from .wrappers import Request as Request
     from .wrappers import Response as Response
 
+#: The version of Werkzeug whose behaviour this is.
+__version__ = "3.1.6"
+
 _HOMES = {"run_simple": "serving", "Client": "test", "Request": "wrappers", "Response": "wrappers"}
 
 
