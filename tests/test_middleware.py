@@ -198,6 +198,7 @@ class TestLint:
             ("2000 OK", [], [], WSGIWarning, "three digits"),
             ("200 OK", (), [], WSGIWarning, "not a list"),
             ("200 OK", [("Status", "x")], [], WSGIWarning, "status header"),
+            ("200 OK", [["a", "b"]], [], WSGIWarning, "2-item tuples"),
             ("200 OK", [("Content-Length", "5")], [b"x"], WSGIWarning, "do not match"),
             ("200 OK", [], "text", WSGIWarning, "returned a string"),
             ("200 OK", [("ETag", "x")], [], HTTPWarning, "Unquoted etag"),

@@ -134,7 +134,7 @@ class LintMiddleware:
         if exc_info is not None and not isinstance(exc_info, tuple):
             _wsgi("Invalid value for exc_info.", 4)
 
-        parsed = Headers(headers)
+        parsed = Headers([(name, value) for name, value in headers])
         self.check_headers(parsed)
         return code, parsed
 
