@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timezone
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 from hipflask import (
     Flask,
@@ -65,11 +65,19 @@ def add(a: int, b: int):
     return {"a": a, "b": b, "sum": a + b}
 
 
+def amount(text: str) -> Decimal:
+    """Read a number; `args.get` falls back to its default when this raises ValueError."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError(text) from None
+
+
 @app.get("/api/price")
 def price():
     """Numbers from the query string: `?net=10.50&tax=0.19`."""
-    net = request.args.get("net", default=Decimal(10), type=Decimal)
-    tax = request.args.get("tax", default=Decimal("0.19"), type=Decimal)
+    net = request.args.get("net", default=Decimal(10), type=amount)
+    tax = request.args.get("tax", default=Decimal("0.19"), type=amount)
     return {"net": net, "tax": tax, "gross": net * (1 + tax)}
 
 
