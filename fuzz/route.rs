@@ -14,7 +14,9 @@ pub(crate) fn path(data: &[u8]) {
                 for value in found.values {
                     match value {
                         Value::Text(text) | Value::Deferred(text) => assert!(at.contains(&*text)),
-                        Value::Long(digits) => assert!(digits.trim_start_matches('-').bytes().all(|b| b.is_ascii_digit())),
+                        Value::Long(digits) => {
+                            assert!(digits.trim_start_matches('-').bytes().all(|b| b.is_ascii_digit()));
+                        }
                         Value::Float(number) => assert!(!number.is_nan()),
                         Value::Integer(_) | Value::Uuid(_) => {}
                     }
@@ -63,5 +65,7 @@ fn rules() -> Vec<Rule> {
         ("/<path:p>.<x>", vec![path("p"), text("x")]),
         ("/<path:p>/<path:q>/x", vec![path("p"), path("q")]),
     ];
-    all.into_iter().map(|(rule, variables)| Rule::new("www", rule, &variables).expect("a right rule")).collect()
+    all.into_iter()
+        .map(|(rule, variables)| Rule::new("www", rule, &variables).expect("a right rule"))
+        .collect()
 }

@@ -1,6 +1,8 @@
 //! Building paths from rules, and URLs from paths.
 
 use crate::Error;
+use std::borrow::Cow;
+
 use crate::quote::quote_path;
 use crate::syntax::{Token, tokens};
 
@@ -56,8 +58,12 @@ impl Template {
 
 /// A path on the host that asks: `/script/path`.
 #[must_use]
-pub fn origin_form(script: &str, path: &str) -> String {
-    [script.trim_end_matches('/'), "/", path.trim_start_matches('/')].concat()
+pub fn origin_form<'p>(script: &str, path: &'p str) -> Cow<'p, str> {
+    let script = script.trim_end_matches('/');
+    if script.is_empty() && path.starts_with('/') && !path.starts_with("//") {
+        return Cow::Borrowed(path);
+    }
+    Cow::Owned([script, "/", path.trim_start_matches('/')].concat())
 }
 
 /// The absolute URL of a redirect. `path` and `query` are encoded already.

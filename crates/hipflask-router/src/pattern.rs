@@ -111,6 +111,12 @@ impl Native {
     }
 
     fn matches(&self, text: &str, spans: &mut Vec<Span>) -> bool {
+        if let Some(accepted) = self.accepts_whole(text) {
+            if accepted {
+                spans.push(0..text.len());
+            }
+            return accepted;
+        }
         let before = spans.len();
         spans.resize(before + self.variables, 0..0);
         let mut attempt = Attempt { text, steps: &self.steps, spans, before, tried: 0, failed: Vec::new() };
@@ -119,6 +125,32 @@ impl Native {
             spans.truncate(before);
         }
         matched
+    }
+    /// Whether one variable that is all of the part accepts all of the text, if that can be told without trying.
+    fn accepts_whole(&self, text: &str) -> Option<bool> {
+        let (first, class, least, most) = match self.steps.as_slice() {
+            [Step::Open(_), Step::Repeat { class, least, most, .. }, Step::Close(_)] => {
+                (None, class, least, most)
+            }
+            [
+                Step::Open(_),
+                Step::Repeat { class: first, least: 1, most: 1, .. },
+                Step::Repeat { class, least, most, .. },
+                Step::Close(_),
+            ] => (Some(first), class, least, most),
+            _ => return None,
+        };
+        let mut rest = text;
+        if let Some(first) = first {
+            let mut found = rest.chars();
+            if !found.next().is_some_and(|found| first.accepts(found)) {
+                return Some(false);
+            }
+            rest = found.as_str();
+        }
+        let mut count = 0;
+        let all = rest.chars().inspect(|_| count += 1).all(|found| class.accepts(found));
+        Some(all && (*least..=*most).contains(&count))
     }
 }
 

@@ -1,5 +1,7 @@
 //! A map bound to a request: matching and building.
 
+use std::borrow::Cow;
+
 use hipflask_router::{Outcome, Refusal, origin_form, quote_path};
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -256,14 +258,14 @@ impl MapAdapterBase {
         Ok(first)
     }
 
-    fn finish(
+    fn finish<'b>(
         &self,
         py: Python<'_>,
-        built: &Built,
+        built: &'b Built,
         external: bool,
         scheme: &str,
         host_matching: bool,
-    ) -> PyResult<String> {
+    ) -> PyResult<Cow<'b, str>> {
         let server = text(bound(py, self.server_name.as_ref()))?;
         let script = text(bound(py, self.script_name.as_ref()))?;
         let here = match &self.subdomain {
@@ -290,7 +292,7 @@ impl MapAdapterBase {
             (false, false) => (&*built.domain, ".", server),
         };
         let path = built.path.trim_start_matches('/');
-        Ok([scheme, "//", subdomain, dot, server, script.as_str(), "/", path].concat())
+        Ok(Cow::Owned([scheme, "//", subdomain, dot, server, script.as_str(), "/", path].concat()))
     }
 }
 
