@@ -75,18 +75,17 @@ impl CompiledRule {
         }
         let mut constants = Vec::new();
         if let Some(defaults) = defaults {
-            for key in defaults.try_iter()? {
-                let key = key?;
-                let name = key.str()?.to_str()?.to_owned();
-                if let Some(at) = compiled.variables.iter().position(|variable| *variable.name == *name)
-                    && let (Some(encoder), Some(converter)) =
-                        (compiled.encoders.get(at), compiled.converters.get(at))
-                {
+            let variables = compiled.names.iter().zip(&compiled.encoders).zip(&compiled.converters);
+            for ((name, encoder), converter) in variables {
+                if defaults.contains(name)? {
                     let mut text = String::new();
-                    encoder.encode(py, converter, &defaults.get_item(&key)?, &mut text)?;
-                    constants.push((name.clone(), text));
+                    encoder.encode(py, converter, &defaults.get_item(name)?, &mut text)?;
+                    constants.push((name.to_str(py)?.to_owned(), text));
                 }
-                if !compiled.used.iter().any(|used| **used == *name) {
+            }
+            for key in defaults.try_iter()? {
+                let name = key?.str()?.to_str()?.to_owned();
+                if !compiled.uses(&name) {
                     compiled.used.push(name.into());
                 }
             }
