@@ -10,6 +10,7 @@ import pickle
 import time
 import weakref
 from io import BytesIO
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -142,7 +143,8 @@ def test_environ_headers_cannot_be_changed(method: str, args: tuple[Any, ...]) -
 
 
 def test_the_engine_s_headers_read_as_if_from_an_environ() -> None:
-    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Foo: 1\r\nx-foo: 2\r\nCookie: a=b\r\nCookie: c=d\r\nX-L: \xe9\r\n\r\n"
+    lines = ["GET / HTTP/1.1", "Host: x", "X-Foo: 1", "x-foo: 2", "Cookie: a=b", "Cookie: c=d", "X-L: \xe9"]
+    head = "\r\n".join([*lines, "", ""]).encode("latin1")
     request = _request_from_wire(Request, head)
     headers = request.headers
     assert isinstance(headers, ds.EnvironHeaders)
@@ -368,3 +370,42 @@ def test_many_headers_of_one_name_are_replaced_quickly() -> None:
     headers["a"] = "2"
     assert time.perf_counter() - start < 0.2
     assert list(headers) == [("a", "2")]
+
+
+@pytest.mark.parametrize(
+    "cls", [ds.MultiDict, ds.TypeConversionDict, ds.FileMultiDict, ds.ImmutableMultiDict]
+)
+def test_a_dict_that_holds_itself_is_collected(cls: Any) -> None:
+    values: list[Any] = []
+    made = cls({"a": [values]})
+    values.append(made)
+    gone = weakref.ref(made)
+    del made, values
+    gc.collect()
+    assert gone() is None
+
+
+def test_headers_survive_changes_from_many_threads() -> None:
+    headers = ds.Headers()
+
+    def work(name: str) -> None:
+        for number in range(500):
+            headers.add(name, number)
+            headers["shared"] = number
+            headers.get(name)
+            list(headers)
+
+    threads = [Thread(target=work, args=(f"X-{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(int, headers.getlist("X-1"))) == list(range(500))
+    assert headers.getlist("shared") == ["499"]
+
+
+def test_a_star_import_has_every_name() -> None:
+    names: dict[str, Any] = {}
+    exec("from hipflask.werkzeug.datastructures import *", names)
+    assert {*ds.__all__} <= names.keys()
+    assert {*ds.__all__} <= {*dir(ds)}

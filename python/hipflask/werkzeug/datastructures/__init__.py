@@ -46,6 +46,41 @@ if TYPE_CHECKING:
     from .range import IfRange as IfRange
     from .range import Range as Range
 
+__all__ = [
+    "Accept",
+    "Authorization",
+    "CallbackDict",
+    "CharsetAccept",
+    "CombinedMultiDict",
+    "ContentRange",
+    "ContentSecurityPolicy",
+    "ETags",
+    "EnvironHeaders",
+    "FileMultiDict",
+    "FileStorage",
+    "HeaderSet",
+    "Headers",
+    "IfRange",
+    "ImmutableDict",
+    "ImmutableDictMixin",
+    "ImmutableHeadersMixin",
+    "ImmutableList",
+    "ImmutableListMixin",
+    "ImmutableMultiDict",
+    "ImmutableMultiDictMixin",
+    "ImmutableTypeConversionDict",
+    "LanguageAccept",
+    "MIMEAccept",
+    "MultiDict",
+    "Range",
+    "RequestCacheControl",
+    "ResponseCacheControl",
+    "TypeConversionDict",
+    "UpdateDictMixin",
+    "WWWAuthenticate",
+    "iter_multi_items",
+]
+
 _LATER = {
     "Accept": "accept",
     "CharsetAccept": "accept",
