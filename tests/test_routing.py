@@ -559,6 +559,21 @@ def test_rules_may_be_added_and_taken_away_after_matching() -> None:
     assert outcome(adapter, "/a//") == 404
 
 
+def test_a_rule_may_be_changed_after_matching() -> None:
+    rule = Rule("/a/", endpoint="a", methods=["GET"])
+    adapter = Map([rule]).bind("h")
+    assert outcome(adapter, "/a") == "http://h/a/"
+    rule.strict_slashes = False
+    rule.endpoint = "b"
+    rule.methods = {"POST"}
+    assert outcome(adapter, "/a", "POST") == ("b", {})
+    rule.methods.add("PUT")
+    rule.rule = "/c"
+    rule.refresh()
+    assert outcome(adapter, "/c", "PUT") == ("b", {})
+    assert outcome(adapter, "/a", "PUT") == 404
+
+
 def test_rules_may_be_added_while_others_match() -> None:
     urls = Map([Rule("/0", endpoint=0)])
     failures: list[BaseException] = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _warn_of_host(text: str) -> None:
-    """Warn at the caller of `bind_to_environ`. Filters written for Flask call our app's module `flask.app`."""
+    """Warn at the caller of `bind_to_environ`. Filters written for Flask call our app's module so, too."""
     import sys
     import warnings
 

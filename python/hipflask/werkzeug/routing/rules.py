@@ -219,7 +219,7 @@ class Rule(RuleFactory):
         yield self
 
     def refresh(self) -> None:
-        """Compile the rule again, after it was changed in place."""
+        """Compile the rule again. Needed after its path, or an object such as `methods`, was changed."""
         self.bind(self.map, rebind=True)
         self.map._remap = True
 
@@ -308,6 +308,11 @@ class Rule(RuleFactory):
         self.arguments.add(name)
         return describe(made)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name in _COMPILED_INTO_MAP and self.__dict__.get("map") is not None:
+            self.map._remap = True
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, type(self)) and self._trace == other._trace
 
@@ -323,6 +328,21 @@ class Rule(RuleFactory):
         text = "".join(f"<{piece}>" if variable else piece for variable, piece in self._trace).lstrip("|")
         methods = f" ({', '.join(self.methods)})" if self.methods is not None else ""
         return f"<{name} {text!r}{methods} -> {self.endpoint}>"
+
+
+_COMPILED_INTO_MAP = frozenset(
+    [
+        "alias",
+        "arguments",
+        "defaults",
+        "endpoint",
+        "merge_slashes",
+        "methods",
+        "redirect_to",
+        "strict_slashes",
+    ]
+)
+"""What a map's compiled form holds of a rule: a new value makes the map compile itself again."""
 
 
 def parse_converter_args(argstr: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
