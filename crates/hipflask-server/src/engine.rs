@@ -177,7 +177,7 @@ impl<H: Handler> Engine<H> {
             }
             done = Done::Nothing;
             let lived = catch_unwind(AssertUnwindSafe(|| match job {
-                Job::End => return None,
+                Job::End => None,
                 Job::Lead(lead) => {
                     self.lead(lead, &mut here);
                     Some(Done::Nothing)
@@ -500,7 +500,7 @@ impl<H: Handler> Engine<H> {
             Routed::Answer(write) => {
                 let usable = self.skip_body(&mut conn, &head, lead.now);
                 self.answer(&mut conn, asked(&head, usable && !self.is_stopping()), here, |reply| {
-                    write(reply)
+                    write(reply);
                 });
                 Flow::On(lead, conn)
             }
@@ -863,7 +863,7 @@ impl<H: Handler> Engine<H> {
         let refusal = Refusal { status, reason };
         drop(catch_unwind(AssertUnwindSafe(|| self.handler.refused(&refusal, &conn.info))));
         self.answer(conn, Exchange { keep_alive: false, ..exchange }, here, |reply| {
-            plain(reply, status, reason)
+            plain(reply, status, reason);
         });
         conn.closing = true;
         // The client may be sending still, and a reset would take the answer from it.
@@ -944,7 +944,7 @@ impl<H: Handler> Engine<H> {
     fn ended_early(&self, conn: &Conn<H::Ticket>) {
         match conn.phase {
             Phase::Ready if !conn.is_idle() => {
-                self.refused_silently(conn, "the connection ended within a head")
+                self.refused_silently(conn, "the connection ended within a head");
             }
             Phase::Collect(_) => self.refused_silently(conn, "the connection ended within a body"),
             _ => {}
@@ -986,11 +986,10 @@ impl<H: Handler> Engine<H> {
             lead.stop_listening();
             lead.stopping = Stopping::LastCall(now + self.config.timeouts.last_call, now + grace);
         }
-        if let Stopping::LastCall(first, last) = lead.stopping {
-            if first <= now {
+        if let Stopping::LastCall(first, last) = lead.stopping
+            && first <= now {
                 lead.stopping = Stopping::Finishing(last);
             }
-        }
         if let Stopping::Finishing(_) = lead.stopping {
             // Whoever is idle now has had the time to send a request that was under way.
             for token in lead.idle() {
@@ -1033,12 +1032,11 @@ impl<H: Handler> Engine<H> {
                 quiet = 0;
             } else if seen.in_call() {
                 // Without a thread to take it there is no point in taking it.
-                if self.pool.has_idle() {
-                    if let Some(lead) = self.seat.retake(seen) {
+                if self.pool.has_idle()
+                    && let Some(lead) = self.seat.retake(seen) {
                         self.notice(&Notice::Retaken);
                         self.pool.lead(lead);
                     }
-                }
                 if self.pool.wants_standby() {
                     self.spawn();
                 }

@@ -224,12 +224,11 @@ impl<T> Pool<T> {
                     let tell = left <= self.queue / 2 && self.wants_room.swap(false, Ordering::SeqCst);
                     return (Job::Call(call), tell);
                 }
-                if queues.streaming < self.most_streams {
-                    if let Some(conn) = queues.streams.pop_front() {
+                if queues.streaming < self.most_streams
+                    && let Some(conn) = queues.streams.pop_front() {
                         queues.streaming += 1;
                         return (Job::Stream(conn), false);
                     }
-                }
             }
             queues.idle += 1;
             queues = self.changed.wait(queues).unwrap_or_else(PoisonError::into_inner);

@@ -161,11 +161,10 @@ impl<T> Reactor<T> {
         let result = self.poller.wait(timeout, &mut self.ready);
         self.now = Instant::now();
         self.wheel.advance(self.now - self.start, &mut self.due);
-        if let Pause::Exhausted(until) = self.pause {
-            if until <= self.now {
+        if let Pause::Exhausted(until) = self.pause
+            && until <= self.now {
                 self.resume();
             }
-        }
         result
     }
 
@@ -191,11 +190,10 @@ impl<T> Reactor<T> {
     pub(crate) fn next_due(&mut self) -> Option<Box<Conn<T>>> {
         while let Some(token) = self.due.pop() {
             let Some(slot) = self.slots.get_mut(index(token)) else { continue };
-            if u64::from(slot.generation) == token >> 32 && self.wheel.is_due(&mut slot.timer, token) {
-                if let Some(conn) = slot.conn.take() {
+            if u64::from(slot.generation) == token >> 32 && self.wheel.is_due(&mut slot.timer, token)
+                && let Some(conn) = slot.conn.take() {
                     return Some(conn);
                 }
-            }
         }
         None
     }

@@ -167,7 +167,7 @@ fn a_head_does_not_gain_time_by_trickling() {
     client.send("GET / HTTP/1.1\r\n");
     let trickle = thread::spawn(move || {
         while stream.write_all(b"a").is_ok() {
-            thread::sleep(Duration::from_millis(20))
+            thread::sleep(Duration::from_millis(20));
         }
     });
     let begin = Instant::now();
