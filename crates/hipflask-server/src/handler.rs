@@ -11,7 +11,8 @@ use crate::{Body, BodySource, ConnInfo, FileReply, Notice, Reply, RouteHistory};
 
 /// An application that answers requests.
 pub trait Handler: Send + Sync + 'static {
-    /// What routing found; handed back to [`Handler::call`].
+    /// What routing found; handed back to [`Handler::call`]. Dropped detached when the request is refused for lack of
+    /// room, so let it hold nothing that only an attached thread may drop.
     type Ticket: Send;
     /// A thread's own state, for example its interpreter thread state.
     type Thread;

@@ -225,10 +225,11 @@ impl<T> Pool<T> {
                     return (Job::Call(call), tell);
                 }
                 if queues.streaming < self.most_streams
-                    && let Some(conn) = queues.streams.pop_front() {
-                        queues.streaming += 1;
-                        return (Job::Stream(conn), false);
-                    }
+                    && let Some(conn) = queues.streams.pop_front()
+                {
+                    queues.streaming += 1;
+                    return (Job::Stream(conn), false);
+                }
             }
             queues.idle += 1;
             queues = self.changed.wait(queues).unwrap_or_else(PoisonError::into_inner);

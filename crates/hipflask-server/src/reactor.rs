@@ -106,6 +106,8 @@ pub(crate) struct Reactor<T> {
     buffers: Vec<Vec<u8>>,
     listeners: Vec<Listener>,
     pause: Pause,
+    /// The last attempt to accept found no descriptor.
+    pub(crate) exhausted: bool,
     most: usize,
     timeouts: Timeouts,
     pub(crate) stopping: Stopping,
@@ -140,6 +142,7 @@ impl<T> Reactor<T> {
             buffers: Vec::new(),
             listeners,
             pause: Pause::No,
+            exhausted: false,
             most: config.max_connections.max(1),
             timeouts: config.timeouts.clone(),
             stopping: Stopping::No,
@@ -162,9 +165,10 @@ impl<T> Reactor<T> {
         self.now = Instant::now();
         self.wheel.advance(self.now - self.start, &mut self.due);
         if let Pause::Exhausted(until) = self.pause
-            && until <= self.now {
-                self.resume();
-            }
+            && until <= self.now
+        {
+            self.resume();
+        }
         result
     }
 
@@ -190,10 +194,12 @@ impl<T> Reactor<T> {
     pub(crate) fn next_due(&mut self) -> Option<Box<Conn<T>>> {
         while let Some(token) = self.due.pop() {
             let Some(slot) = self.slots.get_mut(index(token)) else { continue };
-            if u64::from(slot.generation) == token >> 32 && self.wheel.is_due(&mut slot.timer, token)
-                && let Some(conn) = slot.conn.take() {
-                    return Some(conn);
-                }
+            if u64::from(slot.generation) == token >> 32
+                && self.wheel.is_due(&mut slot.timer, token)
+                && let Some(conn) = slot.conn.take()
+            {
+                return Some(conn);
+            }
         }
         None
     }

@@ -213,9 +213,10 @@ impl<'a> Reply<'a> {
     fn complete(&mut self, finish: impl FnOnce(ResponseWriter<'a>, &Stamp) -> (Finished, Option<Payload>)) {
         let close = self.close || self.lender.is_some_and(|lender| !lender.leaves_usable());
         if let Some(writer) = self.started()
-            && close {
-                writer.close();
-            }
+            && close
+        {
+            writer.close();
+        }
         if let Some(writer) = self.writer.take() {
             let status = writer.status();
             let (finished, payload) = finish(writer, &self.standing.stamp);

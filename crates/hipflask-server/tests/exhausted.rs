@@ -38,4 +38,6 @@ fn running_out_of_descriptors_does_not_close_the_port() {
     taken.truncate(taken.len() - 5);
     assert_eq!(waiting.response().text(), "here");
     assert_eq!(live.get("/").text(), "here");
+    let notices = live.app.notices.lock().unwrap();
+    assert!(matches!(notices.as_slice(), [Notice::AcceptPaused(_), Notice::AcceptResumed]), "{notices:?}");
 }

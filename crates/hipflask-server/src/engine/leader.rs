@@ -1,0 +1,572 @@
+//! What the leader does: takes each ready connection as far as it goes.
+//!
+//! Its functions take the [`Lead`](crate::word::Lead) by value and give it back, unless the watchdog has given the
+//! reactor to another thread meanwhile: then there is nothing to give back, and the type says so.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use hipflask_http::response::CONTINUE;
+use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead};
+
+use crate::body::{self, Body, Intake, Lender, Pace};
+use crate::conn::{BATCH, Filled, Pending, Phase, Pushed, Record};
+use crate::exchange::Notice;
+use crate::handler::{Handler, Routed};
+use crate::history::{Lane, RouteHistory};
+use crate::pool::Call;
+use crate::reactor::{Accepted, BELL, Reactor, Stopping};
+use crate::reply::{asked, asked_unknown};
+use crate::sys::Event;
+
+use super::{Engine, Helm, Here, Link, message, plain};
+
+/// Steps that one connection may take before the others get their turn.
+const SHARE: usize = 64;
+/// What a lingering connection reads at most.
+const LINGER_MOST: usize = 1 << 20;
+
+/// What a step of the leader left.
+pub(super) enum Flow<H: Handler> {
+    /// Reactor and connection: go on.
+    On(Helm<H>, Link<H>),
+    /// The connection is parked, closed or with a worker.
+    Next(Helm<H>),
+    /// Another thread has the reactor.
+    Lost,
+}
+
+impl<H: Handler> Engine<H> {
+    /// Drives the reactor until it ends or goes to another thread.
+    pub(super) fn lead(self: &Arc<Self>, mut lead: Helm<H>, here: &mut Here<H>) {
+        here.standing.refresh();
+        while !(self.is_stopping() && self.go_on_stopping(&mut lead)) {
+            match self.turn(lead, here, None) {
+                Some(same) => lead = same,
+                None => return,
+            }
+        }
+        self.ended.store(true, Ordering::SeqCst);
+        self.pool.end();
+        self.wake_watchdog();
+    }
+
+    /// One batch: does all that is ready, then waits for more, at most so long. An event loop of another kind can call
+    /// this as its selector.
+    pub(super) fn turn(
+        self: &Arc<Self>,
+        mut lead: Helm<H>,
+        here: &mut Here<H>,
+        most: Option<Duration>,
+    ) -> Option<Helm<H>> {
+        loop {
+            here.release_if_long(&*self.handler);
+            if let Some(event) = lead.next_event() {
+                lead = self.event(lead, event, here)?;
+            } else if let Some(conn) = lead.next_due() {
+                lead = self.time_out(lead, conn, here)?;
+            } else if let Some(mut conn) = lead.returned.pop_front() {
+                lead.catch_up(&mut conn);
+                lead = self.advance(lead, conn, here)?;
+            } else if self.inbox_full.load(Ordering::Acquire) {
+                self.inbox_full.store(false, Ordering::SeqCst);
+                let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+                lead.returned.extend(inbox.drain(..));
+            } else {
+                break;
+            }
+        }
+        // Those that had their share, once each.
+        for _ in 0..lead.again.len() {
+            let Some(token) = lead.again.pop_front() else { break };
+            if let Some(conn) = lead.check_out_again(token) {
+                lead = self.advance(lead, conn, here)?;
+            }
+        }
+        if !lead.throttled.is_empty() && self.pool.has_room() {
+            let tokens = std::mem::take(&mut lead.throttled);
+            for token in &tokens {
+                if let Some(mut conn) = lead.check_out_again(*token) {
+                    conn.throttled = false;
+                    lead.park(conn);
+                }
+            }
+            lead.again.extend(tokens);
+        }
+        here.detach(&*self.handler);
+        let most = if lead.has_work() { Some(Duration::ZERO) } else { most };
+        self.asleep.store(true, Ordering::SeqCst);
+        let most = if self.inbox_full.load(Ordering::SeqCst) { Some(Duration::ZERO) } else { most };
+        let waited = lead.wait(most);
+        self.asleep.store(false, Ordering::Relaxed);
+        here.clock = lead.now;
+        here.standing.refresh();
+        if let Err(error) = waited {
+            self.notice(&Notice::Panic(format!("the poller failed: {error}")));
+        }
+        Some(lead)
+    }
+
+    pub(super) fn event(
+        self: &Arc<Self>,
+        mut lead: Helm<H>,
+        event: Event,
+        here: &mut Here<H>,
+    ) -> Option<Helm<H>> {
+        if event.token == BELL {
+            self.bell.quiet();
+        } else if Reactor::<H::Ticket>::is_listener(event.token) {
+            // One notice each time, not one for each attempt.
+            match lead.accept_some(event.token) {
+                Accepted::Paused(error) if !std::mem::replace(&mut lead.exhausted, true) => {
+                    self.notice(&Notice::AcceptPaused(error.to_string()));
+                }
+                Accepted::Fine if std::mem::take(&mut lead.exhausted) => self.notice(&Notice::AcceptResumed),
+                _ => {}
+            }
+        } else if let Some(conn) = lead.check_out(event) {
+            return self.advance(lead, conn, here);
+        }
+        Some(lead)
+    }
+
+    /// Takes a connection as far as it goes.
+    pub(super) fn advance(
+        self: &Arc<Self>,
+        mut lead: Helm<H>,
+        mut conn: Link<H>,
+        here: &mut Here<H>,
+    ) -> Option<Helm<H>> {
+        for _ in 0..SHARE {
+            match self.step(lead, conn, here) {
+                Flow::On(same, on) => (lead, conn) = (same, on),
+                Flow::Next(same) => return Some(same),
+                Flow::Lost => return None,
+            }
+        }
+        lead.again.push_back(conn.token);
+        lead.park(conn);
+        Some(lead)
+    }
+
+    pub(super) fn step(
+        self: &Arc<Self>,
+        mut lead: Helm<H>,
+        mut conn: Link<H>,
+        here: &mut Here<H>,
+    ) -> Flow<H> {
+        if conn.broken {
+            lead.close(conn);
+            return Flow::Next(lead);
+        }
+        // Answers to pipelined requests go out together; a stream's head goes out with its first piece.
+        let waits = match &conn.phase {
+            Phase::Ready => {
+                !conn.closing
+                    && !conn.throttled
+                    && conn.has_unparsed()
+                    && conn.file.is_none()
+                    && conn.out.len() - conn.out_at < BATCH
+            }
+            Phase::Stream(stream) => stream.begin.is_some(),
+            _ => false,
+        };
+        if !waits && conn.has_output() {
+            match conn.push() {
+                Pushed::Done => self.tell_answers(&mut conn),
+                Pushed::Blocked => {
+                    lead.park(conn);
+                    return Flow::Next(lead);
+                }
+                Pushed::Broken => {
+                    lead.close(conn);
+                    return Flow::Next(lead);
+                }
+            }
+        }
+        match &conn.phase {
+            Phase::Stream(_) => {
+                lead.lend(&conn);
+                if self.pool.stream(conn) {
+                    self.spawn();
+                }
+                Flow::Next(lead)
+            }
+            Phase::Ready if conn.closing => {
+                if !conn.linger {
+                    lead.close(conn);
+                    return Flow::Next(lead);
+                }
+                conn.socket.shutdown(std::net::Shutdown::Write);
+                conn.phase = Phase::Linger(LINGER_MOST, lead.now);
+                conn.readable = true;
+                Flow::On(lead, conn)
+            }
+            Phase::Ready if conn.throttled => {
+                lead.throttled.push(conn.token);
+                lead.park(conn);
+                Flow::Next(lead)
+            }
+            Phase::Ready if conn.has_unparsed() => self.parse(lead, conn, here),
+            _ => self.read(lead, conn, here),
+        }
+    }
+
+    pub(super) fn parse(self: &Arc<Self>, lead: Helm<H>, mut conn: Link<H>, here: &mut Here<H>) -> Flow<H> {
+        match conn.parse(&self.head_limits) {
+            Ok(Some(head)) => self.request(lead, conn, head, here),
+            Ok(None) => Flow::On(lead, conn),
+            Err(error) => {
+                self.refuse(&mut conn, error.status(), error.reason(), asked_unknown(), here);
+                Flow::On(lead, conn)
+            }
+        }
+    }
+
+    /// Reads, and does with it what the phase says.
+    pub(super) fn read(
+        self: &Arc<Self>,
+        mut lead: Helm<H>,
+        mut conn: Link<H>,
+        here: &mut Here<H>,
+    ) -> Flow<H> {
+        if conn.readable && conn.inbuf.capacity() == 0 {
+            conn.inbuf = lead.buffer();
+        }
+        // What was read with the head, or before this step, comes first.
+        let filled = if matches!(conn.phase, Phase::Ready) || conn.unread().is_empty() {
+            conn.fill()
+        } else {
+            Filled::Some
+        };
+        match filled {
+            Filled::Some => {}
+            Filled::Nothing => {
+                lead.park(conn);
+                return Flow::Next(lead);
+            }
+            Filled::End | Filled::Broken => {
+                self.ended_early(&conn);
+                lead.close(conn);
+                return Flow::Next(lead);
+            }
+        }
+        match std::mem::replace(&mut conn.phase, Phase::Ready) {
+            Phase::Collect(mut pending) => {
+                let want = pending.wanted.saturating_sub(pending.body.len());
+                let bytes = conn.unread();
+                let bytes = bytes.get(..want.min(bytes.len())).unwrap_or_default();
+                pending.body.extend_from_slice(bytes);
+                let count = bytes.len();
+                pending.pace.progress(lead.now, count);
+                conn.take(count);
+                if pending.body.len() < pending.wanted {
+                    conn.phase = Phase::Collect(pending);
+                    return Flow::On(lead, conn);
+                }
+                let Pending { head, ticket, history, body, .. } = *pending;
+                self.invoke(lead, conn, head, (Body::Buffered(body), None), ticket, history, here)
+            }
+            Phase::Drain(mut drain) => {
+                let (decoder, pace) = &mut *drain;
+                let mut dropped = Vec::new();
+                match decoder.decode(conn.unread(), &mut dropped, usize::MAX) {
+                    Ok(used) => {
+                        pace.progress(lead.now, used);
+                        conn.take(used);
+                        if !decoder.is_done() {
+                            conn.phase = Phase::Drain(drain);
+                        }
+                    }
+                    Err(_) => conn.closing = true,
+                }
+                Flow::On(lead, conn)
+            }
+            Phase::Linger(left, since) => {
+                let count = conn.unread().len();
+                conn.take(count);
+                let left = left.saturating_sub(count);
+                if left == 0 {
+                    lead.close(conn);
+                    return Flow::Next(lead);
+                }
+                conn.phase = Phase::Linger(left, since);
+                Flow::On(lead, conn)
+            }
+            Phase::Ready => Flow::On(lead, conn),
+            stream @ Phase::Stream(_) => {
+                conn.phase = stream;
+                Flow::On(lead, conn)
+            }
+        }
+    }
+
+    /// A head has arrived: asks the handler who answers it.
+    pub(super) fn request(
+        self: &Arc<Self>,
+        mut lead: Helm<H>,
+        mut conn: Link<H>,
+        head: Box<RequestHead>,
+        here: &mut Here<H>,
+    ) -> Flow<H> {
+        conn.used = true;
+        conn.began = None;
+        if conn.out.capacity() == 0 {
+            conn.out = lead.buffer();
+        }
+        if self.config.tell_answers {
+            let sent_before = conn.sent + (conn.out.len() - conn.out_at) as u64;
+            let request = [head.method(), b" ", head.target()].concat();
+            conn.records.push(Record { request, status: 0, since: here.clock, sent_before });
+        }
+        let routed = match catch_unwind(AssertUnwindSafe(|| self.handler.route(&head, &conn.info))) {
+            Ok(routed) => routed,
+            Err(panic) => {
+                self.notice(&Notice::Panic(message(&*panic)));
+                let usable = self.skip_body(&mut conn, &head, lead.now);
+                self.answer(&mut conn, asked(&head, usable && !self.is_stopping()), here, |reply| {
+                    plain(reply, 500, "Internal Server Error");
+                });
+                return Flow::On(lead, conn);
+            }
+        };
+        match routed {
+            Routed::Answer(write) => {
+                let usable = self.skip_body(&mut conn, &head, lead.now);
+                self.answer(&mut conn, asked(&head, usable && !self.is_stopping()), here, |reply| {
+                    write(reply);
+                });
+                Flow::On(lead, conn)
+            }
+            Routed::File(file) => {
+                let usable = self.skip_body(&mut conn, &head, lead.now);
+                let exchange = asked(&head, usable && !self.is_stopping());
+                self.answer(&mut conn, exchange, here, |reply| file.answer(&head, reply));
+                Flow::On(lead, conn)
+            }
+            Routed::Call { ticket, history, max_body } => self.receive(
+                lead,
+                conn,
+                head,
+                ticket,
+                history,
+                max_body.unwrap_or(self.config.limits.body),
+                here,
+            ),
+        }
+    }
+
+    /// Decides how a view gets its body.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one request, used once")]
+    pub(super) fn receive(
+        self: &Arc<Self>,
+        lead: Helm<H>,
+        mut conn: Link<H>,
+        head: Box<RequestHead>,
+        ticket: H::Ticket,
+        history: Arc<RouteHistory>,
+        most: u64,
+        here: &mut Here<H>,
+    ) -> Flow<H> {
+        let framing = head.framing();
+        match framing {
+            Framing::None | Framing::Length(0) => {
+                return self.invoke(lead, conn, head, (Body::Empty, None), ticket, history, here);
+            }
+            Framing::Length(length) if length > most => {
+                self.refuse(&mut conn, 413, "the body is longer than allowed", asked(&head, false), here);
+                return Flow::On(lead, conn);
+            }
+            Framing::Length(length) if length <= self.config.buffer_body => {
+                let wanted = usize::try_from(length).unwrap_or(usize::MAX);
+                if let Some(bytes) = conn.unread().get(..wanted) {
+                    let bytes = bytes.to_vec();
+                    conn.take(wanted);
+                    return self.invoke(
+                        lead,
+                        conn,
+                        head,
+                        (Body::Buffered(bytes), None),
+                        ticket,
+                        history,
+                        here,
+                    );
+                }
+                if head.expects_continue() && conn.unread().is_empty() {
+                    conn.out.extend_from_slice(CONTINUE);
+                }
+                let (body, pace) = (Vec::with_capacity(wanted), Pace::new(lead.now));
+                conn.phase = Phase::Collect(Box::new(Pending { head, ticket, history, body, wanted, pace }));
+                return Flow::On(lead, conn);
+            }
+            Framing::Length(_) | Framing::Chunked => {}
+        }
+        let limits = Limits { body: most, ..self.config.limits.clone() };
+        let mut decoder = BodyDecoder::new(framing, &limits);
+        let mut decoded = Vec::new();
+        let buffer = usize::try_from(self.config.buffer_body).unwrap_or(usize::MAX);
+        let had = !conn.unread().is_empty();
+        match decoder.decode(conn.unread(), &mut decoded, buffer) {
+            Ok(used) => conn.take(used),
+            Err(error) => {
+                self.refuse(&mut conn, error.status(), error.reason(), asked(&head, false), here);
+                return Flow::On(lead, conn);
+            }
+        }
+        if decoder.is_done() {
+            let body = if decoded.is_empty() { Body::Empty } else { Body::Buffered(decoded) };
+            return self.invoke(lead, conn, head, (body, None), ticket, history, here);
+        }
+        if self.pool.is_full() {
+            self.refuse_full(&mut conn, asked(&head, false), here);
+            conn.linger = true;
+            return Flow::On(lead, conn);
+        }
+        // Nothing may come between earlier answers and the 100: if they do not go out now, none is sent, and the
+        // client sends its body after a while (RFC 9110 §10.1.1).
+        let owes_continue = head.expects_continue() && !had && conn.push() == Pushed::Done;
+        let (stream, lender) = body::lend(Intake {
+            socket: Arc::clone(&conn.socket),
+            raw: std::mem::take(&mut conn.inbuf),
+            at: std::mem::take(&mut conn.at),
+            decoder,
+            decoded,
+            given: 0,
+            owes_continue,
+            error: None,
+            timeouts: self.config.timeouts.clone(),
+            drain: self.config.drain_body,
+            pace: Pace::new(lead.now),
+        });
+        self.invoke(lead, conn, head, (Body::Stream(stream), Some(lender)), ticket, history, here)
+    }
+
+    /// Calls the view here, or sends it to a worker.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one request, used once")]
+    pub(super) fn invoke(
+        self: &Arc<Self>,
+        mut lead: Helm<H>,
+        mut conn: Link<H>,
+        head: Box<RequestHead>,
+        (body, lender): (Body, Option<Lender>),
+        ticket: H::Ticket,
+        history: Arc<RouteHistory>,
+        here: &mut Here<H>,
+    ) -> Flow<H> {
+        let lane = if lender.is_some() { Lane::Worker } else { history.lane() };
+        if lane != Lane::Inline {
+            if lender.is_none() && self.pool.is_full() {
+                self.refuse_full(&mut conn, asked(&head, !self.is_stopping()), here);
+                return Flow::On(lead, conn);
+            }
+            // Earlier answers must not wait for this view. What the client does not take now goes out with it.
+            let _ = conn.push();
+            lead.lend(&conn);
+            let call = Box::new(Call { conn, head, body, lender, ticket, history });
+            if self.pool.call(call, lane == Lane::Probation) {
+                self.spawn();
+            }
+            return Flow::Next(lead);
+        }
+        lead.lend(&conn);
+        let proven = history.is_proven();
+        if self.unproven.load(Ordering::Relaxed) == proven {
+            self.unproven.store(!proven, Ordering::Relaxed);
+        }
+        history.starts_inline();
+        let away = lead.step_away();
+        if self.watchdog_sleeps.load(Ordering::SeqCst) {
+            self.wake_watchdog();
+        }
+        let took = self.perform(&mut conn, head, body, None, ticket, here);
+        match away.back() {
+            Some(lead) => {
+                history.ends_inline();
+                history.record(took);
+                Flow::On(lead, conn)
+            }
+            None => {
+                history.record_retaken(took);
+                history.ends_inline();
+                here.detach(&*self.handler);
+                self.hand_in(conn);
+                Flow::Lost
+            }
+        }
+    }
+
+    /// A deadline has passed.
+    pub(super) fn time_out(
+        self: &Arc<Self>,
+        mut lead: Helm<H>,
+        mut conn: Link<H>,
+        here: &mut Here<H>,
+    ) -> Option<Helm<H>> {
+        if conn.throttled && !conn.has_output() {
+            lead.park(conn);
+            return Some(lead);
+        }
+        let reason = match &conn.phase {
+            _ if conn.has_output() => {
+                self.refused_silently(&conn, "the client takes the response too slowly");
+                conn.broken = true;
+                lead.close(conn);
+                return Some(lead);
+            }
+            Phase::Ready if !conn.is_idle() => "the head arrives too slowly",
+            Phase::Collect(_) => "the body arrives too slowly",
+            Phase::Ready | Phase::Drain(_) | Phase::Stream(_) | Phase::Linger(..) => {
+                lead.close(conn);
+                return Some(lead);
+            }
+        };
+        let dropped = std::mem::replace(&mut conn.phase, Phase::Ready);
+        drop(dropped);
+        self.refuse(&mut conn, 408, reason, asked_unknown(), here);
+        self.advance(lead, conn, here)
+    }
+
+    /// Brings a stop further; true when nothing is left to do.
+    pub(super) fn go_on_stopping(&self, lead: &mut Helm<H>) -> bool {
+        let now = Instant::now();
+        let grace = *self.grace.lock().unwrap_or_else(PoisonError::into_inner);
+        if lead.stopping == Stopping::No {
+            lead.stop_listening();
+            lead.stopping = Stopping::LastCall(now + self.config.timeouts.last_call, now + grace);
+        }
+        if let Stopping::LastCall(first, last) = lead.stopping
+            && first <= now
+        {
+            lead.stopping = Stopping::Finishing(last);
+        }
+        if let Stopping::Finishing(_) = lead.stopping {
+            // Whoever is idle now has had the time to send a request that was under way. What has come to the socket
+            // but not yet to us counts.
+            for token in lead.idle() {
+                let Some(mut conn) = lead.check_out_again(token) else { continue };
+                conn.readable = true;
+                if conn.fill() == Filled::Some {
+                    lead.park(conn);
+                    lead.again.push_back(token);
+                } else {
+                    lead.close(conn);
+                }
+            }
+        }
+        if lead.open == 0 {
+            return true;
+        }
+        let late = match lead.stopping {
+            Stopping::LastCall(_, last) | Stopping::Finishing(last) => last <= now,
+            Stopping::No => false,
+        };
+        if late || self.stops.load(Ordering::SeqCst) > 1 {
+            lead.cut();
+            self.stops.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
+        false
+    }
+}

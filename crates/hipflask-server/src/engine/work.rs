@@ -1,0 +1,302 @@
+//! What any thread does with a connection that it holds: calls the handler, asks streams, writes the server's own
+//! answers.
+
+use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use hipflask_http::response::Exchange;
+use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead};
+
+use crate::body::{Body, Lender, Pace};
+use crate::conn::{Conn, Phase, Pushed, Streaming};
+use crate::exchange::{Answered, Notice, Refusal};
+use crate::handler::{Handler, Request};
+use crate::pool::Call;
+use crate::reply::{Answer, Payload, Reply, asked, asked_unknown};
+
+use super::{Engine, Here, Link, message, plain};
+
+/// Files up to this size are read and sent together with the head: one call less than sendfile.
+const SMALL_FILE: u64 = 32 * 1024;
+
+impl<H: Handler> Engine<H> {
+    /// Runs a view on a worker.
+    pub(super) fn work(&self, call: Call<H::Ticket>, here: &mut Here<H>) {
+        let Call { mut conn, head, body, lender, ticket, history } = call;
+        here.standing.refresh();
+        let took = self.perform(&mut conn, head, body, lender.as_ref(), ticket, here);
+        here.detach(&*self.handler);
+        history.record(took);
+        if let Some(lender) = lender {
+            self.take_back(&mut conn, &lender);
+        }
+        self.hand_in(conn);
+    }
+
+    /// Writes what can be written, and gives the connection back.
+    pub(super) fn hand_in(&self, mut conn: Link<H>) {
+        let starts_stream = matches!(&conn.phase, Phase::Stream(stream) if stream.begin.is_some());
+        if !starts_stream {
+            match conn.push() {
+                Pushed::Done => self.tell_answers(&mut conn),
+                Pushed::Blocked => {}
+                Pushed::Broken => conn.broken = true,
+            }
+        }
+        self.give_back(conn);
+    }
+
+    /// Calls the handler; the response is in the connection's hands afterwards.
+    pub(super) fn perform(
+        &self,
+        conn: &mut Conn<H::Ticket>,
+        head: Box<RequestHead>,
+        body: Body,
+        lender: Option<&Lender>,
+        ticket: H::Ticket,
+        here: &mut Here<H>,
+    ) -> Duration {
+        let exchange = asked(&head, !self.is_stopping());
+        let begin = conn.out.len();
+        let request = Request { head, body, ticket, conn: Arc::clone(&conn.info) };
+        here.attach(&*self.handler);
+        let before = Instant::now();
+        let Here { thread, standing, .. } = here;
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut reply = Reply::new(&mut conn.out, exchange, standing, lender);
+            self.handler.call(thread, request, &mut reply);
+            reply.finish()
+        }));
+        here.clock = Instant::now();
+        match result {
+            Ok(answer) => self.apply(conn, answer, begin),
+            Err(panic) => {
+                self.notice(&Notice::Panic(message(&*panic)));
+                self.replace(conn, begin, here);
+            }
+        }
+        here.clock - before
+    }
+
+    /// Puts a 500 in the place of a response that came to nothing, and closes.
+    pub(super) fn replace(&self, conn: &mut Conn<H::Ticket>, begin: usize, here: &Here<H>) {
+        conn.out.truncate(begin);
+        conn.file = None;
+        conn.phase = Phase::Ready;
+        let mut reply = Reply::new(&mut conn.out, asked_unknown(), &here.standing, None);
+        plain(&mut reply, 500, "Internal Server Error");
+        let answer = reply.finish();
+        self.apply(conn, answer, begin);
+    }
+
+    /// Makes a complete response the connection's next output.
+    pub(super) fn apply(&self, conn: &mut Conn<H::Ticket>, answer: Answer, begin: usize) {
+        conn.closing |= !answer.keep;
+        if let Some(record) = conn.records.last_mut() {
+            record.status = answer.status;
+        }
+        match answer.payload {
+            Payload::Written => {}
+            Payload::File { file, offset, length } if length <= SMALL_FILE => {
+                let at = conn.out.len();
+                conn.out.resize(at + length as usize, 0);
+                let read = conn.out.get_mut(at..).map(|room| file.read_exact_at(room, offset));
+                if !matches!(read, Some(Ok(()))) {
+                    // The file has become shorter since its length was told: the client must notice.
+                    conn.out.truncate(at);
+                    conn.broken = true;
+                }
+            }
+            Payload::File { file, offset, length } => conn.send_file(file, offset, length),
+            Payload::Stream { source, encoder } => {
+                conn.phase = Phase::Stream(Box::new(Streaming { source, encoder, begin: Some(begin) }));
+            }
+        }
+    }
+
+    /// Ends the loan of a body: what is left of it is dropped, or the connection ends.
+    pub(super) fn take_back(&self, conn: &mut Conn<H::Ticket>, lender: &Lender) {
+        let Some(intake) = lender.take_back() else {
+            conn.closing = true;
+            return;
+        };
+        let usable = intake.leaves_usable();
+        conn.inbuf = intake.raw;
+        conn.at = intake.at;
+        if !usable {
+            conn.closing = true;
+            conn.linger = true;
+        } else if !intake.decoder.is_done() && matches!(conn.phase, Phase::Ready) {
+            conn.phase = Phase::Drain(Box::new((intake.decoder, Pace::new(Instant::now()))));
+        } else if !intake.decoder.is_done() {
+            // A stream answers while the body is still coming: too rare to keep the connection for.
+            conn.closing = true;
+            conn.linger = true;
+        }
+        // The poller's edge may have been read away by the stream.
+        conn.readable = true;
+    }
+
+    /// Asks a stream for pieces until the client takes no more or others wait.
+    pub(super) fn ask(&self, mut conn: Link<H>, here: &mut Here<H>) {
+        let mut piece = Vec::new();
+        while let Phase::Stream(stream) = &mut conn.phase {
+            piece.clear();
+            let next = catch_unwind(AssertUnwindSafe(|| stream.source.next(&mut piece)));
+            let Ok(Ok(more)) = next else {
+                let begin = stream.begin;
+                if let Err(panic) = next {
+                    self.notice(&Notice::Panic(message(&*panic)));
+                }
+                match begin {
+                    Some(begin) => self.replace(&mut conn, begin, here),
+                    None => conn.broken = true,
+                }
+                break;
+            };
+            // Bytes beyond the announced length are dropped by the encoder; missing ones only closing can tell.
+            let _ = stream.encoder.write(&piece, &mut conn.out);
+            if !more || stream.encoder.is_full() {
+                conn.closing |= stream.encoder.end(&mut conn.out).is_err();
+                conn.phase = Phase::Ready;
+                break;
+            }
+            if piece.is_empty() {
+                continue;
+            }
+            stream.begin = None;
+            match conn.push() {
+                Pushed::Done => {}
+                Pushed::Blocked => break,
+                Pushed::Broken => {
+                    conn.broken = true;
+                    break;
+                }
+            }
+            if self.pool.has_streams() || self.ended.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        self.hand_in(conn);
+    }
+
+    /// Writes a response without the handler's call.
+    pub(super) fn answer(
+        &self,
+        conn: &mut Conn<H::Ticket>,
+        exchange: Exchange,
+        here: &Here<H>,
+        write: impl FnOnce(&mut Reply<'_>),
+    ) {
+        let begin = conn.out.len();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut reply = Reply::new(&mut conn.out, exchange, &here.standing, None);
+            write(&mut reply);
+            reply.finish()
+        }));
+        match result {
+            Ok(answer) => self.apply(conn, answer, begin),
+            Err(panic) => {
+                self.notice(&Notice::Panic(message(&*panic)));
+                self.replace(conn, begin, here);
+            }
+        }
+    }
+
+    /// Refuses a request and ends the connection.
+    pub(super) fn refuse(
+        &self,
+        conn: &mut Conn<H::Ticket>,
+        status: u16,
+        reason: &'static str,
+        exchange: Exchange,
+        here: &Here<H>,
+    ) {
+        let refusal = Refusal { status, reason };
+        drop(catch_unwind(AssertUnwindSafe(|| self.handler.refused(&refusal, &conn.info))));
+        self.answer(conn, Exchange { keep_alive: false, ..exchange }, here, |reply| {
+            plain(reply, status, reason);
+        });
+        conn.closing = true;
+        // The client may be sending still, and a reset would take the answer from it.
+        conn.linger = true;
+    }
+
+    pub(super) fn refuse_full(&self, conn: &mut Conn<H::Ticket>, exchange: Exchange, here: &Here<H>) {
+        let reason = "all workers are busy and the queue is full";
+        let refusal = Refusal { status: 503, reason };
+        drop(catch_unwind(AssertUnwindSafe(|| self.handler.refused(&refusal, &conn.info))));
+        self.answer(conn, exchange, here, |reply| {
+            reply.start(503, None);
+            // Both are valid field values.
+            let _ = reply.field(b"Retry-After", b"1");
+            let _ = reply.field(b"Content-Type", b"text/plain; charset=utf-8");
+            reply.body(reason.as_bytes());
+        });
+        conn.throttled = true;
+    }
+
+    /// Skips the body of a request whose answer does not need it; whether the connection can be used afterwards.
+    pub(super) fn skip_body(&self, conn: &mut Conn<H::Ticket>, head: &RequestHead, now: Instant) -> bool {
+        let framing = head.framing();
+        if matches!(framing, Framing::None | Framing::Length(0)) {
+            return true;
+        }
+        let limits = Limits { body: u64::MAX, ..self.config.limits.clone() };
+        let mut decoder = BodyDecoder::new(framing, &limits);
+        let mut dropped = Vec::new();
+        let had = !conn.unread().is_empty();
+        if let Ok(used) = decoder.decode(conn.unread(), &mut dropped, usize::MAX) {
+            conn.take(used);
+            if decoder.is_done() {
+                return true;
+            }
+            let waits = head.expects_continue() && !had;
+            if !waits && decoder.remaining().is_some_and(|left| left <= self.config.drain_body) {
+                conn.phase = Phase::Drain(Box::new((decoder, Pace::new(now))));
+                return true;
+            }
+        }
+        conn.linger = true;
+        false
+    }
+
+    /// The client has closed its side; tells if something was half done.
+    pub(super) fn ended_early(&self, conn: &Conn<H::Ticket>) {
+        match conn.phase {
+            Phase::Ready if !conn.is_idle() => {
+                self.refused_silently(conn, "the connection ended within a head");
+            }
+            Phase::Collect(_) => self.refused_silently(conn, "the connection ended within a body"),
+            _ => {}
+        }
+    }
+
+    pub(super) fn refused_silently(&self, conn: &Conn<H::Ticket>, reason: &'static str) {
+        let refusal = Refusal { status: 0, reason };
+        drop(catch_unwind(AssertUnwindSafe(|| self.handler.refused(&refusal, &conn.info))));
+    }
+
+    /// Tells about the responses that are out.
+    pub(super) fn tell_answers(&self, conn: &mut Conn<H::Ticket>) {
+        if conn.records.is_empty() || matches!(conn.phase, Phase::Stream(_)) {
+            return;
+        }
+        let now = Instant::now();
+        let mut end = conn.sent;
+        for record in conn.records.drain(..).rev() {
+            let answered = Answered {
+                conn: &conn.info,
+                request: &record.request,
+                status: record.status,
+                sent: end.saturating_sub(record.sent_before),
+                took: now.saturating_duration_since(record.since),
+            };
+            end = record.sent_before;
+            drop(catch_unwind(AssertUnwindSafe(|| self.handler.answered(&answered))));
+        }
+    }
+}
