@@ -20,7 +20,7 @@ from hipflask import (
     request,
     session,
 )
-from hipflask._core import pop_bare, push_bare
+from hipflask._core import _request_from_wire, pop_bare, push_bare
 from hipflask.ctx import AppContext, RequestContext
 from hipflask.globals import _cv_app, _cv_request, app_ctx, request_ctx
 from hipflask.werkzeug.exceptions import BadRequest
@@ -142,6 +142,28 @@ class TestBareFrame:
         app.add_url_rule("/x", endpoint="x")
         assert hipflask.url_for("x") == "/x"
         assert app_ctx.url_adapter is None
+
+    def test_urls_are_built_without_an_environment(self, app):
+        app.add_url_rule("/item/<int:id>", "item")
+        head = b"GET /a%20b?x=1 HTTP/1.1\r\nHost: shop.example:8080\r\n\r\n"
+        engines = _request_from_wire(app.request_class, head)
+        _, token = push_bare(app, engines)
+        assert hipflask.url_for("item", id=3) == "/item/3"
+        assert hipflask.url_for("item", id=3, _external=True) == "http://shop.example:8080/item/3"
+        assert not engines._has_environ
+        made = request_ctx.url_adapter
+        others = app.url_map.bind_to_environ(request.environ, subdomain="")
+        for name in (
+            "server_name",
+            "script_name",
+            "subdomain",
+            "url_scheme",
+            "path_info",
+            "default_method",
+            "query_args",
+        ):
+            assert getattr(made, name) == getattr(others, name)
+        pop_bare(token)
 
     def test_an_app_context_of_the_same_app_is_shared(self, app):
         with app.app_context():

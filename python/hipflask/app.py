@@ -504,12 +504,8 @@ class Flask(App):
                 url_scheme=config["PREFERRED_URL_SCHEME"],
             )
 
-        from .werkzeug.wsgi import get_host
-
         if config["TRUSTED_HOSTS"] is not None:
             request.trusted_hosts = config["TRUSTED_HOSTS"]
-        environ = request.environ
-        request.host = get_host(environ, request.trusted_hosts)
         server_name = config["SERVER_NAME"]
         subdomain = None
         if self.url_map.host_matching:
@@ -517,6 +513,23 @@ class Flask(App):
             server_name = None
         elif not self.subdomain_matching:
             subdomain = self.url_map.default_subdomain or ""
+            lacking = not getattr(request, "_has_environ", True)
+            if lacking and server_name is None and "Upgrade" not in request.headers:
+                # The same as below, without making an environment of the engine's request.
+                return self.url_map.bind(
+                    request.host,
+                    script_name=request.root_path,
+                    subdomain=subdomain,
+                    url_scheme=request.scheme,
+                    default_method=request.method,
+                    path_info=request.path,
+                    query_args=request.query_string.decode(errors="replace"),
+                )
+
+        from .werkzeug.wsgi import get_host
+
+        environ = request.environ
+        request.host = get_host(environ, request.trusted_hosts)
         return self.url_map.bind_to_environ(environ, server_name=server_name, subdomain=subdomain)
 
     def url_for(

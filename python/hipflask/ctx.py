@@ -38,9 +38,11 @@ class _AppCtxGlobals:
 
     if TYPE_CHECKING:
 
-        def __getattr__(self, name: str) -> Any: ...
         def __setattr__(self, name: str, value: Any) -> None: ...
         def __delattr__(self, name: str) -> None: ...
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def get(self, name: str, default: Any | None = None) -> Any:
         """Return the attribute `name`, or `default` if there is none."""

@@ -216,6 +216,12 @@ impl RequestBase {
     #[pyo3(signature = (*_args, **_kwargs))]
     fn __init__(&self, _args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) {}
 
+    /// Whether there is a WSGI environ: an engine's request has none until somebody asks for it.
+    #[getter]
+    fn _has_environ(slf: &Bound<'_, Self>) -> bool {
+        slf.get().engine().is_none() || slf.get().slot(At::Environ).is_set(slf.as_any())
+    }
+
     /// Stand on a WSGI environ; what the URL, method and client's address say is read now.
     fn _bind_environ(slf: &Bound<'_, Self>, environ: &Bound<'_, PyDict>, shallow: bool) -> PyResult<()> {
         let (py, this, any) = (slf.py(), slf.get(), slf.as_any());
