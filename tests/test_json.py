@@ -89,6 +89,8 @@ def test_the_writer_gives_the_bytes_of_the_standard_library(obj, layout, sort_ke
 @example(-0.0)
 @example(1.7976931348623157e308)
 @example(123456789012345680.0)
+@example(70368744177664.625)
+@example(-2092116248923723.25)
 def test_a_float_is_written_as_its_repr(number):
     assert json_dumps(number) == json.dumps(number)
 

@@ -241,7 +241,7 @@ impl<'py> Writer<'_, 'py> {
             return self.integer(value);
         }
         if value.is_exact_instance_of::<PyFloat>() {
-            float(value.extract()?, self.out);
+            float(self.py, value.extract()?, self.out)?;
             return Ok(());
         }
         if value.is_exact_instance_of::<PyDict>()
@@ -269,7 +269,7 @@ impl<'py> Writer<'_, 'py> {
             return self.integer(value);
         }
         if value.is_instance_of::<PyFloat>() {
-            float(value.extract()?, self.out);
+            float(self.py, value.extract()?, self.out)?;
             return Ok(());
         }
         if let Ok(list) = value.cast::<PyList>() {
@@ -452,7 +452,7 @@ impl<'py> Writer<'_, 'py> {
                     let truth: &[u8] = if key.is_truthy()? { b"true" } else { b"false" };
                     text.extend_from_slice(truth);
                 } else if key.is_exact_instance_of::<PyFloat>() {
-                    float(key.extract()?, &mut text);
+                    float(self.py, key.extract()?, &mut text)?;
                 } else {
                     return Err(Stop::Leave);
                 }
@@ -621,7 +621,20 @@ fn integer(number: i64, out: &mut Vec<u8>) {
 
 /// Writes a float as Python's `repr` does: the shortest digits that read back as the same number, with an exponent
 /// below 1e-4 and from 1e16 on.
-fn float(number: f64, out: &mut Vec<u8>) {
+fn float(py: Python<'_>, number: f64, out: &mut Vec<u8>) -> PyResult<()> {
+    let start = out.len();
+    short_float(number, out);
+    let digits = out.iter().skip(start).filter(|byte| byte.is_ascii_digit()).count();
+    // Where two shortest texts are equally near, Rust rounds up and Python to even. A text of up to 15 digits has no
+    // such rival: two of them are further apart than two floats.
+    if digits > 15 {
+        out.truncate(start);
+        out.extend_from_slice(utf8(&PyFloat::new(py, number).repr()?));
+    }
+    Ok(())
+}
+
+fn short_float(number: f64, out: &mut Vec<u8>) {
     if !number.is_finite() {
         let name: &[u8] = if number.is_nan() {
             b"NaN"
