@@ -341,3 +341,30 @@ impl BodySource for Parts {
 fn is_plain(part: &[u8]) -> bool {
     !part.is_empty() && part != b"." && part != b".." && !part.contains(&0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_those_of_zlib() {
+        for (bytes, expected) in [(&b""[..], 1), (b"a", 0x0062_0062), (b"Wikipedia", 0x11E6_0398)] {
+            assert_eq!(adler32(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn the_walk_for_old_kernels_finds_files_and_follows_no_link() {
+        let path = std::env::temp_dir().join(format!("hipflask-walk-{}", std::process::id()));
+        std::fs::create_dir_all(path.join("sub")).unwrap();
+        std::fs::write(path.join("sub/a"), "a").unwrap();
+        std::os::unix::fs::symlink("sub", path.join("link")).unwrap();
+        std::os::unix::fs::symlink("sub/a", path.join("file-link")).unwrap();
+        let root = Root::open(&path, FileOptions::default()).unwrap();
+        assert!(root.walk(b"sub/a").is_ok());
+        for refused in [&b"link/a"[..], b"file-link", b"sub/b", b"a", b"sub/a/b"] {
+            assert!(root.walk(refused).is_err(), "{refused:?}");
+        }
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+}

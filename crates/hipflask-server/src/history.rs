@@ -106,10 +106,13 @@ impl RouteHistory {
         }
     }
 
-    /// Learns that a run held the leader until the watchdog came.
+    /// Learns from a run during which the watchdog took the reactor away. A short one was not at fault: the thread
+    /// waited for the interpreter.
     pub(crate) fn record_retaken(&self, took: Duration) {
         self.record(took);
-        self.sentence.store(SENTENCE, Relaxed);
+        if took.as_micros() > u128::from(INLINE_MOST >> 4) {
+            self.sentence.store(SENTENCE, Relaxed);
+        }
     }
 }
 
@@ -169,6 +172,15 @@ mod tests {
         assert_eq!(history.lane(), Lane::Inline);
         let history = RouteHistory::new(Some(false));
         history.record(FAST);
+        assert_eq!(history.lane(), Lane::Worker);
+    }
+
+    #[test]
+    fn a_route_that_lost_the_reactor_is_sent_away_only_if_it_was_slow_itself() {
+        let history = after(&[(100, FAST)]);
+        history.record_retaken(FAST);
+        assert_eq!(history.lane(), Lane::Inline);
+        history.record_retaken(Duration::from_millis(2));
         assert_eq!(history.lane(), Lane::Worker);
     }
 

@@ -802,3 +802,37 @@ fn one_who_waits_for_the_end_takes_no_wake_up_from_the_workers() {
     drop(client);
     waiting.join().unwrap();
 }
+
+#[test]
+fn reactors_that_change_hands_all_the_time_lose_no_request_and_no_order() {
+    let mut app = app();
+    for at in 0..16u64 {
+        // Some always lose the reactor, some sometimes, some never.
+        app = app.route(&format!("/{at}"), Some(true), move |view| {
+            view.detached(|_| thread::sleep(Duration::from_micros(at * at * 20)));
+            view.text(&at.to_string());
+        });
+    }
+    let live = app.serve(Config { threads: 16, ..Config::default() });
+    let address = live.address;
+    let clients: Vec<_> = (0..12)
+        .map(|seed| {
+            thread::spawn(move || {
+                let mut client = Client::connect(address);
+                for round in 0..10 {
+                    let order: Vec<_> = (0..16).map(|at| (at * 7 + seed + round) % 16).collect();
+                    let requests: String =
+                        order.iter().map(|at| format!("GET /{at} HTTP/1.1\r\nHost: test\r\n\r\n")).collect();
+                    client.send(requests);
+                    for at in order {
+                        assert_eq!(client.response().text(), at.to_string());
+                    }
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().expect("every request is answered in its turn");
+    }
+    assert!(live.app.notices.lock().unwrap().contains(&Notice::Retaken));
+}
