@@ -883,6 +883,10 @@ fn without_parser<'py>(slf: This<'_, 'py>) -> PyResult<Option<Parsed<'py>>> {
     let class = slf.getattr(intern!(py, "parameter_storage_class"))?.cast_into::<PyType>()?;
     let body = read_all(&stream)?;
     let body: &[u8] = body.extract()?;
+    // A body of unknown length is held to the same limit as one that announces its length.
+    if limit.is_some_and(|limit| body.len() as u64 > limit) {
+        return Err(too_large(py));
+    }
     let form = match query::parse_pairs(body) {
         Ok(pairs) => multidict::of_class(&class, pairs)?,
         // Not a form after all; Werkzeug's parser is silent, too.

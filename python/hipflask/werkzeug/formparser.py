@@ -165,11 +165,17 @@ class FormDataParser:
         self, stream: IO[bytes], mimetype: str, content_length: int | None, options: dict[str, str]
     ) -> ParseResult:
         limit = self.max_form_memory_size
-        if limit is not None and content_length is not None and content_length > limit:
+        length = 0 if content_length is None else content_length
+        data = b""
+        if limit is None or length <= limit:
+            data = stream.read()
+            length = len(data)
+        # A body of unknown length is held to the same limit as one that announces its length.
+        if limit is not None and length > limit:
             from .exceptions import RequestEntityTooLarge
 
             raise RequestEntityTooLarge()
-        return stream, self.cls(parse_urlencoded(stream.read())), self.cls()
+        return stream, self.cls(parse_urlencoded(data)), self.cls()
 
 
 class MultiPartParser:
