@@ -26,6 +26,7 @@ from .sansio.app import App
 from .sansio.scaffold import _sentinel
 from .werkzeug.datastructures import Headers, ImmutableDict
 from .werkzeug.exceptions import BadRequestKeyError, HTTPException, InternalServerError, default_exceptions
+from .werkzeug.routing import BuildError, RequestRedirect, RoutingException
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -244,8 +245,6 @@ class Flask(App):
 
         In debug mode a redirect that would lose a form's data is raised as `FormDataRoutingRedirect` instead.
         """
-        from .werkzeug.routing import RequestRedirect
-
         error = request.routing_exception
         if (
             not self.debug
@@ -284,8 +283,6 @@ class Flask(App):
 
     def handle_http_exception(self, e: HTTPException) -> HTTPException | ft.ResponseReturnValue:
         """Return what the handler for an HTTP error returns, or the error, which is a response of its own."""
-        from .werkzeug.routing import RoutingException
-
         # An error without a code is a response wrapped up; a routing exception is a redirect of ours.
         if e.code is None or isinstance(e, RoutingException):
             return e
@@ -580,8 +577,6 @@ class Flask(App):
             raise ValueError("When specifying '_scheme', '_external' must be True.")
 
         self.inject_url_defaults(endpoint, values)
-        from .werkzeug.routing import BuildError
-
         try:
             url = url_adapter.build(  # type: ignore[union-attr]
                 endpoint, values, method=_method, url_scheme=_scheme, force_external=_external

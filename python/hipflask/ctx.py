@@ -11,6 +11,7 @@ from functools import update_wrapper
 
 from . import signals
 from .globals import _cv_app, _cv_request
+from .werkzeug.exceptions import HTTPException
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,8 +213,6 @@ class RequestContext:
         self._cv_tokens: list[tuple[SlotToken, AppContext | None]] = []
 
     def _adapt(self) -> None:
-        from .werkzeug.exceptions import HTTPException
-
         try:
             self.url_adapter = self.app.create_url_adapter(self.request)
         except HTTPException as error:
@@ -231,8 +230,6 @@ class RequestContext:
 
     def match_request(self) -> None:
         """Find the rule for the request; an error is kept and raised when the request is dispatched."""
-        from .werkzeug.exceptions import HTTPException
-
         try:
             result = self.url_adapter.match(return_rule=True)  # type: ignore[union-attr]
             self.request.url_rule, self.request.view_args = result  # type: ignore[assignment]

@@ -13,6 +13,8 @@ from .._lazy import imported
 from ..config import Config, ConfigAttribute
 from ..ctx import _AppCtxGlobals
 from ..helpers import _split_blueprint_path, get_debug_flag
+from ..werkzeug.exceptions import BadRequest, BadRequestKeyError
+from ..werkzeug.routing import BuildError
 from .scaffold import Scaffold, _endpoint_from_view_func, find_package, setupmethod
 
 TYPE_CHECKING = False
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from ..templating import DispatchingJinjaLoader, Environment
     from ..testing import FlaskClient, FlaskCliRunner
     from ..werkzeug.exceptions import Aborter
-    from ..werkzeug.routing import BuildError, Map, Rule
+    from ..werkzeug.routing import Map, Rule
     from ..werkzeug.wrappers import Response as BaseResponse
     from ..wrappers import Response
     from .blueprints import Blueprint
@@ -333,8 +335,6 @@ class App(Scaffold):
         The configuration's `TRAP_HTTP_EXCEPTIONS` and `TRAP_BAD_REQUEST_ERRORS` decide; in debug mode a
         missing form key is trapped too.
         """
-        from ..werkzeug.exceptions import BadRequest, BadRequestKeyError
-
         if self.config["TRAP_HTTP_EXCEPTIONS"]:
             return True
         trap_bad_request = self.config["TRAP_BAD_REQUEST_ERRORS"]
@@ -367,8 +367,6 @@ class App(Scaffold):
 
     def handle_url_build_error(self, error: BuildError, endpoint: str, values: dict[str, Any]) -> str:
         """Ask each of `url_build_error_handlers` for a URL; raise the last error when none has one."""
-        from ..werkzeug.routing import BuildError
-
         for handler in self.url_build_error_handlers:
             try:
                 url = handler(error, endpoint, values)

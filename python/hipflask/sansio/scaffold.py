@@ -11,6 +11,7 @@ from collections import defaultdict
 from functools import cached_property, update_wrapper
 
 from ..helpers import get_root_path
+from ..werkzeug.exceptions import HTTPException, default_exceptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -323,8 +324,6 @@ class Scaffold:
     def _get_exc_class_and_code(
         exc_class_or_code: type[Exception] | int,
     ) -> tuple[type[Exception], int | None]:
-        from ..werkzeug.exceptions import HTTPException, default_exceptions
-
         exc_class: type[Exception]
         if isinstance(exc_class_or_code, int):
             try:
