@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from ._core import app_changed
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import IO
@@ -69,6 +71,49 @@ class Config(dict[str, Any]):
     def __init__(self, root_path: str | os.PathLike[str], defaults: dict[str, Any] | None = None) -> None:
         super().__init__(defaults or {})
         self.root_path = root_path
+
+    # The engine answers some requests without the interpreter, by what the settings were when it last looked: whatever
+    # changes one tells it to look again.
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        app_changed()
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        app_changed()
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override, misc]
+        self.update(other)
+        return self
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Change several settings at once, as `dict.update` does."""
+        super().update(*args, **kwargs)
+        app_changed()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return a setting, made with this value if it is missing."""
+        value = super().setdefault(key, default)
+        app_changed()
+        return value
+
+    def pop(self, *args: Any) -> Any:
+        """Remove a setting and return it, as `dict.pop` does."""
+        value = super().pop(*args)
+        app_changed()
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the last setting and return it with its key."""
+        item = super().popitem()
+        app_changed()
+        return item
+
+    def clear(self) -> None:
+        """Remove all settings."""
+        super().clear()
+        app_changed()
 
     def from_envvar(self, variable_name: str, silent: bool = False) -> bool:
         """Load the Python file that an environment variable names.

@@ -23,7 +23,7 @@ use crate::plan::{Hooks, Plan, Signal};
 use crate::request::{self, EngineRequest, RequestBase};
 use crate::router::MapBase;
 use crate::routes::{Matched, Route, Routes};
-use crate::unattended::{self, Unattended};
+use crate::unattended;
 use crate::{serve, wsgi};
 
 /// What routing found, on its way to the view.
@@ -46,7 +46,6 @@ pub(crate) struct Dispatcher {
 struct Routing {
     map: Py<MapBase>,
     routes: RwLock<Arc<Routes>>,
-    unattended: Unattended,
 }
 
 impl Dispatcher {
@@ -56,8 +55,7 @@ impl Dispatcher {
         let routing = match &plan.hooks {
             Some(hooks) => {
                 let map = app.getattr(intern!(app.py(), "url_map"))?.cast_into::<MapBase>()?.unbind();
-                let unattended = Unattended::of(app, hooks)?;
-                Some(Routing { map, routes: RwLock::new(Arc::new(Routes::of(app)?)), unattended })
+                Some(Routing { map, routes: RwLock::new(Arc::new(Routes::of(app, hooks)?)) })
             }
             None => None,
         };
@@ -70,7 +68,7 @@ impl Dispatcher {
             Some(routing) => {
                 let routes = routing.current();
                 // After rules were added Python compiles the map anew, with the first request that it gets.
-                if routes.is_current(routing.map.get()) { routes.find(head, &routing.unattended) } else { Route::Ask }
+                if routes.is_current(routing.map.get()) { routes.find(head) } else { Route::Ask }
             }
             None => Route::Ask,
         };
@@ -143,7 +141,7 @@ impl Dispatcher {
         let finished = exchange.finish(&ran);
         context::pop(py, &token)?;
         if let Some(routing) = &self.routing {
-            routing.unattended.refresh(py, hooks)?;
+            routing.current().unattended.refresh(py, hooks)?;
         }
         match ran {
             Ok(()) | Err(Failure::Handled(_)) => finished,
@@ -153,10 +151,10 @@ impl Dispatcher {
 
     /// Rules may still be added while the app serves; the engine sees them with the next request.
     fn refresh(&self, py: Python<'_>) -> PyResult<()> {
-        if let Some(routing) = &self.routing
+        if let (Some(routing), Some(hooks)) = (&self.routing, &self.plan.hooks)
             && !routing.current().is_current(routing.map.get())
         {
-            let fresh = Arc::new(Routes::of(self.plan.app.bind(py))?);
+            let fresh = Arc::new(Routes::of(self.plan.app.bind(py), hooks)?);
             let old = {
                 let mut routes = routing.routes.write().unwrap_or_else(PoisonError::into_inner);
                 std::mem::replace(&mut *routes, fresh)

@@ -42,6 +42,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     request::register(module)?;
     response::register(module)?;
     router::register(module)?;
+    routes::register(module)?;
     serve::register(module)?;
     session::register(module)
 }

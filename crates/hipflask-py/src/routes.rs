@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hipflask_http::RequestHead;
 use hipflask_router::{Found, Outcome, Refusal, Value};
@@ -10,12 +11,31 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use crate::plan::Hooks;
 use crate::router::{MapBase, Snapshot};
 use crate::unattended::{Unattended, static_root};
 
+/// Counts what set-up methods and changed settings have done, in all apps of the process.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// Tell the engine that an app's set-up or a setting has changed.
+#[pyfunction]
+fn app_changed() {
+    CHANGES.fetch_add(1, Ordering::AcqRel);
+}
+
+/// Adds this file's names to `hipflask._core`.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(app_changed, module)?)
+}
+
 /// A compiled URL map, with what the engine learns about its rules.
 pub(crate) struct Routes {
+    /// What `CHANGES` was before anything was looked up.
+    changes: u64,
     snapshot: Arc<Snapshot>,
+    /// Whether the app may be left out of an answer.
+    pub(crate) unattended: Unattended,
     rules: Vec<Known>,
     /// The subdomain that every request is taken to be for.
     domain: String,
@@ -51,8 +71,9 @@ pub(crate) struct Matched {
 
 impl Routes {
     /// Compiles an app's map.
-    pub(crate) fn of(app: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(crate) fn of(app: &Bound<'_, PyAny>, hooks: &Hooks) -> PyResult<Self> {
         let py = app.py();
+        let changes = CHANGES.load(Ordering::Acquire);
         let map = app.getattr(intern!(py, "url_map"))?;
         let domain: Option<String> = map.getattr(intern!(py, "default_subdomain"))?.extract()?;
         let snapshot = MapBase::snapshot(map.cast::<MapBase>()?)?;
@@ -75,16 +96,17 @@ impl Routes {
                 Ok(Known { history: Arc::new(RouteHistory::new(None)), automatic_options, files })
             })
             .collect::<PyResult<_>>()?;
-        Ok(Self { snapshot, rules, domain: domain.unwrap_or_default() })
+        let unattended = Unattended::of(app, hooks)?;
+        Ok(Self { changes, snapshot, unattended, rules, domain: domain.unwrap_or_default() })
     }
 
-    /// Whether this is how the map is now. Works detached.
+    /// Whether this is how the map and the app are now. Works detached.
     pub(crate) fn is_current(&self, map: &MapBase) -> bool {
-        map.fresh().is_some_and(|now| Arc::ptr_eq(&now, &self.snapshot))
+        self.changes == CHANGES.load(Ordering::Acquire) && map.fresh().is_some_and(|now| Arc::ptr_eq(&now, &self.snapshot))
     }
 
     /// Finds the rule for a request, or the file behind one. Detached.
-    pub(crate) fn find(self: &Arc<Self>, head: &RequestHead, unattended: &Unattended) -> Route {
+    pub(crate) fn find(self: &Arc<Self>, head: &RequestHead) -> Route {
         let path = head.path();
         let path = text_of(&path);
         // `MapAdapter.match` sees the path with one slash before it.
@@ -96,14 +118,14 @@ impl Routes {
             Outcome::Found(found) if !self.snapshot.is_special(found.rule) && !has_deferred(&found) => {
                 if matches!(method, "GET" | "HEAD")
                     && let Some(file) = self.file(&found)
-                    && unattended.allows(head)
+                    && self.unattended.allows(head)
                 {
                     return Route::File(file);
                 }
                 Route::Matched(Matched { routes: Arc::clone(self), found: found.into_owned() })
             }
-            Outcome::Refused(Refusal::NotFound) if unattended.allows_error(head) => Route::NotFound,
-            Outcome::Refused(Refusal::Method(methods)) if unattended.allows_error(head) => {
+            Outcome::Refused(Refusal::NotFound) if self.unattended.allows_error(head) => Route::NotFound,
+            Outcome::Refused(Refusal::Method(methods)) if self.unattended.allows_error(head) => {
                 Route::MethodNotAllowed(router.method_names(methods).join(", "))
             }
             _ => Route::Ask,

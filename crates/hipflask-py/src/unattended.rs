@@ -19,6 +19,8 @@ use crate::session;
 
 /// Whether an app leaves such answers alone, and what must be known to tell that of a request.
 pub(crate) struct Unattended {
+    /// Whether the engine hears of a changed setting.
+    tells: bool,
     /// No hooks, no listeners; looked up anew with each view that is called.
     quiet: AtomicBool,
     /// Neither error handlers nor replaced methods that turn routing errors into pages.
@@ -39,7 +41,11 @@ impl Unattended {
             }
             _ => None,
         };
+        // Another class of settings does not tell when one changes.
+        let settings = py.import(intern!(py, "hipflask.config"))?.getattr(intern!(py, "Config"))?;
+        let tells = config.is_instance(&settings)?;
         Ok(Self {
+            tells,
             quiet: AtomicBool::new(is_quiet(py, hooks)?),
             plain_errors: has_plain_errors(app, config)?,
             session_cookie,
@@ -54,7 +60,8 @@ impl Unattended {
 
     /// Whether the app could not tell if this request were answered without it. Detached.
     pub(crate) fn allows(&self, head: &RequestHead) -> bool {
-        self.quiet.load(Ordering::Relaxed)
+        self.tells
+            && self.quiet.load(Ordering::Relaxed)
             && match &self.session_cookie {
                 Some(name) => !head.field_values(b"cookie").any(|cookies| may_renew(cookies, name)),
                 None => true,

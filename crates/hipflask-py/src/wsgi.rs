@@ -9,7 +9,7 @@ use hipflask_server::{BodyError, BodySource, Reply};
 use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyIterator, PyList, PyString, PyTuple};
 
 /// What `start_response` was told.
 struct Head {
@@ -208,8 +208,15 @@ impl Pieces {
                 {
                     return text.encode_utf8().map(Some);
                 }
-                piece.cast_into::<PyBytes>().map(Some).map_err(|error| {
-                    let kind = error.into_inner().get_type();
+                let piece = match piece.cast_into::<PyBytes>() {
+                    Ok(piece) => return Ok(Some(piece)),
+                    Err(error) => error.into_inner(),
+                };
+                if let Ok(piece) = piece.cast::<PyByteArray>() {
+                    return Ok(Some(PyBytes::new(py, &piece.to_vec())));
+                }
+                Err({
+                    let kind = piece.get_type();
                     PyTypeError::new_err(format!("a response's body yielded {kind}, but its pieces must be bytes"))
                 })
             }

@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from functools import cached_property, update_wrapper
 
+from .._core import app_changed
 from ..helpers import get_root_path
 from ..werkzeug.exceptions import HTTPException, default_exceptions
 
@@ -45,7 +46,10 @@ def setupmethod(f: F) -> F:
 
     def wrapper(self: Scaffold, *args: Any, **kwargs: Any) -> Any:
         self._check_setup_finished(name)
-        return f(self, *args, **kwargs)
+        try:
+            return f(self, *args, **kwargs)
+        finally:
+            app_changed()
 
     return update_wrapper(wrapper, f)  # type: ignore[return-value]
 
@@ -135,6 +139,7 @@ class Scaffold:
     @static_folder.setter
     def static_folder(self, value: str | os.PathLike[str] | None) -> None:
         self._static_folder = None if value is None else os.fspath(value).rstrip(r"\/")
+        app_changed()
 
     @property
     def has_static_folder(self) -> bool:
