@@ -409,3 +409,15 @@ def test_a_star_import_has_every_name() -> None:
     exec("from hipflask.werkzeug.datastructures import *", names)
     assert {*ds.__all__} <= names.keys()
     assert {*ds.__all__} <= {*dir(ds)}
+
+
+@pytest.mark.parametrize("kind", [tuple, list, "".join, iter], ids=["tuple", "list", "str", "iterator"])
+@pytest.mark.parametrize("cls", [ds.Headers, ds.MultiDict])
+def test_a_pair_is_any_iterable_of_two(cls, kind):
+    assert list(cls([kind("ab")]).items()) == [("a", "b")]
+
+
+@pytest.mark.parametrize("cls", [ds.Headers, ds.MultiDict])
+def test_what_is_no_pair_is_refused(cls):
+    with pytest.raises(ValueError, match="two items"):
+        cls([("a", "b", "c")])

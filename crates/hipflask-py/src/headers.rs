@@ -368,7 +368,7 @@ impl Headers {
         let list = PyList::empty(slf.py());
         for pair in listed(slf)?.iter() {
             if lower {
-                let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
+                let (name, value) = crate::multidict::unpack(&pair)?;
                 list.append((name.call_method0(intern!(slf.py(), "lower"))?, value))?;
             } else {
                 list.append(pair)?;
@@ -562,12 +562,12 @@ impl Headers {
                 }
             } else if let Ok(mapping) = arg.cast::<PyMapping>() {
                 for pair in mapping.call_method0(intern!(py, "items"))?.try_iter()? {
-                    let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
+                    let (key, value) = crate::multidict::unpack(&pair?)?;
                     assign(&key, &value)?;
                 }
             } else {
                 for pair in arg.try_iter()? {
-                    let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
+                    let (key, value) = crate::multidict::unpack(&pair?)?;
                     slf.call_method1(intern!(py, "set"), (key, value))?;
                 }
             }
@@ -991,7 +991,7 @@ fn environ_entries<'py>(
     let py = environ.py();
     let mut entries = Vec::new();
     for pair in environ.call_method0(intern!(py, "items"))?.try_iter()? {
-        let (key, value): (Bound<'py, PyAny>, Bound<'py, PyAny>) = pair?.extract()?;
+        let (key, value) = crate::multidict::unpack(&pair?)?;
         let Ok(key) = key.cast::<PyString>() else { continue };
         let Ok(text) = key.to_str() else { continue };
         let name = match text {

@@ -37,6 +37,20 @@ pub(crate) fn bad_request_key(key: &Bound<'_, PyAny>) -> PyErr {
     }
 }
 
+/// The two items of a pair, which may be any iterable of two, as where Python unpacks.
+pub(crate) fn unpack<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    if let Ok(tuple) = pair.cast::<PyTuple>() {
+        if tuple.len() == 2 {
+            return Ok((tuple.get_item(0)?, tuple.get_item(1)?));
+        }
+    }
+    let items = pair.try_iter()?.take(3).collect::<PyResult<Vec<_>>>()?;
+    match <[Bound<'py, PyAny>; 2]>::try_from(items) {
+        Ok([first, second]) => Ok((first, second)),
+        Err(_) => Err(PyValueError::new_err("a pair has two items")),
+    }
+}
+
 /// A `MultiDict`, or an `ImmutableMultiDict`, of these pairs; a key that comes again adds to its list.
 pub(crate) fn from_pairs<'py, K, V>(
     py: Python<'py>,
@@ -141,7 +155,7 @@ pub(crate) fn each_multi_item<'py>(
     let py = items.py();
     let mut pairs = |pairs: Bound<'py, PyAny>, spread: bool| {
         for pair in pairs.try_iter()? {
-            let (key, value): (Bound<'py, PyAny>, Bound<'py, PyAny>) = pair?.extract()?;
+            let (key, value) = unpack(&pair?)?;
             if spread && is_many(&value) {
                 for value in value.try_iter()? {
                     each(key.clone(), value?)?;
@@ -256,12 +270,12 @@ impl MultiDict {
         let (py, this) = (slf.py(), raw(slf));
         if let Ok(other) = mapping.cast::<Self>() {
             for pair in Self::virtual_lists(other)?.try_iter()? {
-                let (key, values): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
+                let (key, values) = unpack(&pair?)?;
                 this.set_item(key, values)?;
             }
         } else if mapping.cast::<PyMapping>().is_ok() {
             for pair in mapping.call_method0(intern!(py, "items"))?.try_iter()? {
-                let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
+                let (key, value) = unpack(&pair?)?;
                 if !is_many(&value) {
                     this.set_item(key, PyList::new(py, [value])?)?;
                 } else if value.len()? > 0 {
@@ -270,7 +284,7 @@ impl MultiDict {
             }
         } else {
             for pair in mapping.try_iter()? {
-                let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
+                let (key, value) = unpack(&pair?)?;
                 append(slf, &key, &value)?;
             }
         }
@@ -462,7 +476,7 @@ impl MultiDict {
         let method = if flat { intern!(slf.py(), "items") } else { intern!(slf.py(), "lists") };
         let dict = PyDict::new(slf.py());
         for pair in slf.call_method0(method)?.try_iter()? {
-            let (key, value): (Bound<'py, PyAny>, Bound<'py, PyAny>) = pair?.extract()?;
+            let (key, value) = unpack(&pair?)?;
             dict.set_item(key, value)?;
         }
         Ok(dict)
