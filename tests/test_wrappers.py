@@ -241,6 +241,14 @@ def test_a_subclass_with_its_own_init_is_called_with_an_environ(make):
 
     assert make("/x", "PUT", b"1", Mine).mine == "PUT"
 
+    class New(Request):
+        def __new__(cls, environ):
+            self = super().__new__(cls)
+            self.mine = environ["REQUEST_METHOD"]
+            return self
+
+    assert make("/x", "PUT", b"1", New).mine == "PUT"
+
 
 def test_attributes_may_be_replaced_and_deleted(make):
     request = make("/?a=1")

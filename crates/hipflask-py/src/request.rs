@@ -407,19 +407,20 @@ impl RequestBase {
 
 /// A request object for a request of the engine.
 ///
-/// Makes an instance of `class` without running its `__init__`, unless a subclass of our `Request` has its own: then
-/// the class is called with the environ, as Flask does.
+/// Makes an instance of `class` without running its `__init__`, unless a subclass of our `Request` has its own, or its
+/// own `__new__`: then the class is called with the environ, as Flask does.
 pub(crate) fn from_engine<'py>(
     py: Python<'py>,
     class: &Bound<'py, PyType>,
     request: EngineRequest,
 ) -> PyResult<Bound<'py, RequestBase>> {
-    static INIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let ours = INIT.get_or_try_init(py, || {
+    static OURS: PyOnceLock<(Py<PyAny>, Py<PyAny>)> = PyOnceLock::new();
+    let (init, new) = OURS.get_or_try_init(py, || {
         let wrappers = py.import("hipflask.werkzeug.wrappers.request")?;
-        wrappers.getattr("Request")?.getattr("__init__").map(Bound::unbind)
+        let init = wrappers.getattr("Request")?.getattr("__init__")?.unbind();
+        PyResult::Ok((init, py.get_type::<RequestBase>().getattr("__new__")?.unbind()))
     })?;
-    if !inherits(class, intern!(py, "__init__"), ours) {
+    if !inherits(class, intern!(py, "__init__"), init) || !inherits(class, intern!(py, "__new__"), new) {
         let environ = environ_from_engine(py, request)?;
         return Ok(class.call1((environ,))?.cast_into::<RequestBase>()?);
     }
