@@ -376,9 +376,15 @@ def test_static_files(app, client, tmp_path):
     assert answer.header("Cache-Control") == "no-cache"
     again = client.get("/static/a.css", headers={"If-None-Match": answer.header("ETag")})
     assert (again.status_code, again.data) == (304, b"")
-    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = datetime.timedelta(hours=1)
-    assert "max-age=3600" in client.get("/static/a.css").header("Cache-Control")
     assert client.get("/static/../app.py").status_code == 404
+
+
+@pytest.mark.parametrize("age", [datetime.timedelta(hours=1), 3600])
+def test_static_files_may_be_cached(app, client, tmp_path, age):
+    (tmp_path / "a.css").write_text("css")
+    app.static_folder = str(tmp_path)
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = age
+    assert "max-age=3600" in client.get("/static/a.css").header("Cache-Control")
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ class App(Scaffold):
                 required.add("OPTIONS")
 
         made = self.url_rule_class(rule, methods=methods | required, **options)
-        made.provide_automatic_options = provide_automatic_options  # type: ignore[attr-defined]
+        made.provide_automatic_options = provide_automatic_options
         self.url_map.add(made)
         if view_func is not None:
             known = self.view_functions.setdefault(endpoint, view_func)
