@@ -13,10 +13,9 @@
 //! | [`push`] | bind an app and a request object; costs one allocation and one `ContextVar.set` |
 //! | [`pop`] | undo that; runs nothing |
 //! | [`Frame::owns_app_context`] | false when an outer context of the same app is shared: then its teardown is not ours |
-//! | [`Frame::request_ctx`], [`Frame::app_ctx`] | the Python objects, if anybody asked for them |
+//! | [`Frame::request_ctx`] | the Python object, if anybody asked for it |
 //! | [`Frame::session`] | the session, if anybody opened it; saving is needed only then |
 //! | [`Frame::open_session`] | open it now (a permanent session's cookie is renewed even when it is not touched) |
-//! | [`Frame::g`] | the namespace, if anybody asked for it |
 //!
 //! Before [`pop`], when `request_ctx()` is some object, call its Python method `_finish(exc)`: it runs teardown functions,
 //! closes the request and pops the app context's part, or puts that off until a `stream_with_context` ends. When
@@ -231,14 +230,7 @@ impl Frame {
         .map(Some)
     }
 
-    /// The `AppContext` of a bare frame, if anybody asked for it.
-    #[allow(dead_code, reason = "the dispatcher's")]
-    pub(crate) fn app_ctx<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.bare.as_ref()?.app_ctx.get().map(|context| context.bind(py).clone())
-    }
-
     /// The `RequestContext` of a bare frame, if anybody asked for it.
-    #[allow(dead_code, reason = "the dispatcher's")]
     pub(crate) fn request_ctx<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.bare.as_ref()?.request_ctx.get().map(|context| context.bind(py).clone())
     }
@@ -249,12 +241,6 @@ impl Frame {
             Some(bare) => bare.session_if_open(py),
             None => Ok(None),
         }
-    }
-
-    /// The `g` of a bare frame, if anybody asked for it.
-    #[allow(dead_code, reason = "the dispatcher's")]
-    pub(crate) fn g<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.bare.as_ref()?.globals.get().map(|globals| globals.bind(py).clone())
     }
 }
 
