@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os as _os
 
-from . import _bootstrap as _bootstrap
 from .alias import install_as_flask as install_as_flask
 
 # Taken now: the submodule `globals` will hide the function.
@@ -80,29 +79,25 @@ _EXPORTS = {
 # What `import flask` loads, so that `flask.sessions.SecureCookieSessionInterface` needs no import of its own.
 _SUBMODULES = frozenset(
     {
-        *(
-            "app",
-            "blueprints",
-            "cli",
-            "config",
-            "ctx",
-            "debughelpers",
-            "globals",
-            "helpers",
-            "json",
-            "logging",
-        ),
-        *(
-            "sansio",
-            "sessions",
-            "signals",
-            "templating",
-            "testing",
-            "typing",
-            "views",
-            "werkzeug",
-            "wrappers",
-        ),
+        "app",
+        "blueprints",
+        "cli",
+        "config",
+        "ctx",
+        "debughelpers",
+        "globals",
+        "helpers",
+        "json",
+        "logging",
+        "sansio",
+        "sessions",
+        "signals",
+        "templating",
+        "testing",
+        "typing",
+        "views",
+        "werkzeug",
+        "wrappers",
     }
 )
 

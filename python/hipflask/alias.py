@@ -5,8 +5,7 @@ their classes. `install_as_flask` makes those names resolve to Hipflask's module
 not copies, so that every `except` and `isinstance` holds. A module of Werkzeug that Hipflask does not have is
 loaded from the installed Werkzeug; what it imports from its siblings is then Hipflask's.
 
-It does not patch modules that were imported before it ran: it refuses, because two sets of classes would
-    result.
+It does not patch modules that were imported before it ran: it refuses, because two sets of classes would result.
 """
 
 from __future__ import annotations
@@ -44,17 +43,13 @@ def install_as_flask() -> None:
     """
     if any(isinstance(finder, _AliasFinder) for finder in sys.meta_path):
         return
-    borrowed = getattr(sys.modules.get("hipflask._bootstrap"), "loaded", ())
-    for name in [name for name in borrowed if not _is_ours(sys.modules.get(name))]:
-        sys.modules.pop(name, None)
     for name, module in sorted(sys.modules.items()):
         if module is not None and name.partition(".")[0] in _TARGETS and not _is_ours(module):
             where = getattr(module, "__file__", None)
             raise RuntimeError(
                 f"{name!r} is already imported{f' from {where}' if where else ''}, so its classes are in use."
                 " Call hipflask.install_as_flask() before anything imports flask or werkzeug, or start the"
-                " program"
-                " with 'hipflask --as-flask', or its tests with 'pytest -p hipflask.pytest_alias'."
+                " program with 'hipflask --as-flask', or its tests with 'pytest -p hipflask.pytest_alias'."
             )
     sys.meta_path.insert(0, _AliasFinder())
     sys.meta_path.append(_ReferenceVersions())
@@ -76,9 +71,7 @@ class _AliasFinder:
             return None
         ours = _TARGETS[top] + dot + rest
         if ours not in sys.modules and not _provided(ours):
-            if top == "werkzeug" or "hipflask._bootstrap" in sys.modules:
-                return _installed_spec(fullname)
-            return None
+            return _installed_spec(fullname) if top == "werkzeug" else None
         module = importlib.import_module(ours)
         own = module.__spec__
         spec = importlib.machinery.ModuleSpec(
@@ -185,7 +178,7 @@ def _provided(name: str) -> bool:
         spec = importlib.util.find_spec(name)
     except ModuleNotFoundError:
         return False
-    return spec is not None and not hasattr(spec.loader, "temporary")
+    return spec is not None
 
 
 def _installed_spec(fullname: str) -> importlib.machinery.ModuleSpec | None:
