@@ -1,6 +1,7 @@
 """The servers that the benchmark compares, and how each is installed and started.
 
-Each Python peer lives in an environment of its own under `benches/.envs`, made from PyPI at its current version.
+Each Python peer lives in an environment of its own under `benches/.envs`, made from PyPI at its current
+version.
 """
 
 from __future__ import annotations
@@ -16,10 +17,19 @@ ROOT = HERE.parent
 ENVS = HERE / ".envs"
 APPS = HERE / "apps"
 
-FLASK_WORKLOADS = (
-    "plain json param post-json page form upload static routes session".split()
-)
-BARE_WORKLOADS = "plain json param post-json".split()
+FLASK_WORKLOADS = [
+    "plain",
+    "json",
+    "param",
+    "post-json",
+    "page",
+    "form",
+    "upload",
+    "static",
+    "routes",
+    "session",
+]
+BARE_WORKLOADS = ["plain", "json", "param", "post-json"]
 
 
 @dataclass
@@ -77,35 +87,118 @@ class Peer:
 
 FLASK = ["flask==3.1.3", "werkzeug==3.1.6", "gunicorn", "granian"]
 FLASK_ENV = {"BENCH_FRAMEWORK": "flask"}
-GRANIAN = "{python} -m granian --workers 1 --host 127.0.0.1 --port {port} --no-ws --log-level warning".split()
+GRANIAN = [
+    "{python}",
+    "-m",
+    "granian",
+    "--workers",
+    "1",
+    "--host",
+    "127.0.0.1",
+    "--port",
+    "{port}",
+    "--no-ws",
+    "--log-level",
+    "warning",
+]
 
 PEERS = [
-    Peer("raw loop (Rust, no Python)", ["{root}/target/release/examples/raw", "127.0.0.1:{port}"],
-         ["plain", "json", "param"]),
-    Peer("Hipflask", "{python} -m hipflask --app {apps}/flask_app.py run --port {port}".split(), FLASK_WORKLOADS,
-         probe="hipflask"),
-    Peer("nginx", ["nginx", "-p", "{apps}", "-c", "{apps}/nginx.conf", "-g", "daemon off;"],
-         ["plain", "json", "param", "static"]),
-    Peer("bjoern, bare", "{python} {apps}/serve_wsgi.py bjoern {port}".split(), BARE_WORKLOADS, ["bjoern", "falcon",
-         "jinja2", "itsdangerous"], probe="bjoern"),
-    Peer("fastpysgi, bare", "{python} {apps}/serve_wsgi.py fastpysgi {port}".split(), BARE_WORKLOADS, ["fastpysgi"],
-         probe="fastpysgi"),
-    Peer("Granian RSGI, bare", [*GRANIAN, "--interface", "rsgi", "--loop", "asyncio", "rsgi_bare:app"],
-         BARE_WORKLOADS, FLASK, probe="granian"),
-    Peer("Granian WSGI, bare", [*GRANIAN, "--interface", "wsgi", "wsgi_bare:app"], BARE_WORKLOADS, FLASK,
-         probe="granian"),
-    Peer("Falcon on bjoern", "{python} {apps}/serve_wsgi.py bjoern {port}".split(), FLASK_WORKLOADS,
-         ["bjoern", "falcon", "jinja2", "itsdangerous"], {"BENCH_APP": "falcon"}, probe="falcon"),
-    Peer("OxAPY", "{python} {apps}/oxapy_app.py {port}".split(), FLASK_WORKLOADS, ["oxapy"], probe="oxapy"),
-    Peer("BustAPI", "{python} {apps}/bustapi_app.py {port}".split(), FLASK_WORKLOADS, ["bustapi", "jinja2"],
-         probe="bustapi"),
-    Peer("Robyn", "{python} {apps}/robyn_app.py {port}".split(), FLASK_WORKLOADS, ["robyn", "jinja2", "itsdangerous"],
-         probe="robyn"),
-    Peer("Flask on Granian", [*GRANIAN, "--interface", "wsgi", "flask_app:app"], FLASK_WORKLOADS, FLASK, FLASK_ENV,
-         probe="flask"),
-    Peer("Flask on gunicorn",
-         "{python} -m gunicorn --workers 1 --threads 8 --bind 127.0.0.1:{port} --log-level warning flask_app:app".split(),
-         FLASK_WORKLOADS, FLASK, FLASK_ENV, probe="gunicorn"),
+    Peer(
+        "raw loop (Rust, no Python)",
+        ["{root}/target/release/examples/raw", "127.0.0.1:{port}"],
+        ["plain", "json", "param"],
+    ),
+    Peer(
+        "Hipflask",
+        ["{python}", "-m", "hipflask", "--app", "{apps}/flask_app.py", "run", "--port", "{port}"],
+        FLASK_WORKLOADS,
+        probe="hipflask",
+    ),
+    Peer(
+        "nginx",
+        ["nginx", "-p", "{apps}", "-c", "{apps}/nginx.conf", "-g", "daemon off;"],
+        ["plain", "json", "param", "static"],
+    ),
+    Peer(
+        "bjoern, bare",
+        ["{python}", "{apps}/serve_wsgi.py", "bjoern", "{port}"],
+        BARE_WORKLOADS,
+        ["bjoern", "falcon", "jinja2", "itsdangerous"],
+        probe="bjoern",
+    ),
+    Peer(
+        "fastpysgi, bare",
+        ["{python}", "{apps}/serve_wsgi.py", "fastpysgi", "{port}"],
+        BARE_WORKLOADS,
+        ["fastpysgi"],
+        probe="fastpysgi",
+    ),
+    Peer(
+        "Granian RSGI, bare",
+        [*GRANIAN, "--interface", "rsgi", "--loop", "asyncio", "rsgi_bare:app"],
+        BARE_WORKLOADS,
+        FLASK,
+        probe="granian",
+    ),
+    Peer(
+        "Granian WSGI, bare",
+        [*GRANIAN, "--interface", "wsgi", "wsgi_bare:app"],
+        BARE_WORKLOADS,
+        FLASK,
+        probe="granian",
+    ),
+    Peer(
+        "Falcon on bjoern",
+        ["{python}", "{apps}/serve_wsgi.py", "bjoern", "{port}"],
+        FLASK_WORKLOADS,
+        ["bjoern", "falcon", "jinja2", "itsdangerous"],
+        {"BENCH_APP": "falcon"},
+        probe="falcon",
+    ),
+    Peer("OxAPY", ["{python}", "{apps}/oxapy_app.py", "{port}"], FLASK_WORKLOADS, ["oxapy"], probe="oxapy"),
+    Peer(
+        "BustAPI",
+        ["{python}", "{apps}/bustapi_app.py", "{port}"],
+        FLASK_WORKLOADS,
+        ["bustapi", "jinja2"],
+        probe="bustapi",
+    ),
+    Peer(
+        "Robyn",
+        ["{python}", "{apps}/robyn_app.py", "{port}"],
+        FLASK_WORKLOADS,
+        ["robyn", "jinja2", "itsdangerous"],
+        probe="robyn",
+    ),
+    Peer(
+        "Flask on Granian",
+        [*GRANIAN, "--interface", "wsgi", "flask_app:app"],
+        FLASK_WORKLOADS,
+        FLASK,
+        FLASK_ENV,
+        probe="flask",
+    ),
+    Peer(
+        "Flask on gunicorn",
+        [
+            "{python}",
+            "-m",
+            "gunicorn",
+            "--workers",
+            "1",
+            "--threads",
+            "8",
+            "--bind",
+            "127.0.0.1:{port}",
+            "--log-level",
+            "warning",
+            "flask_app:app",
+        ],
+        FLASK_WORKLOADS,
+        FLASK,
+        FLASK_ENV,
+        probe="gunicorn",
+    ),
 ]
 
 

@@ -10,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def median_and_spread(runs: list[dict], key: str) -> tuple[float, float] | None:
-    """The median of a figure over the rounds, and half its range; None where the server gave wrong answers."""
+    """The median of a figure over the rounds and half its range; None where the server gave wrong answers."""
     values = [run[key] for run in runs if key in run and not run.get("bad")]
     if not values:
         return None
@@ -43,9 +43,9 @@ def write_report(results: dict) -> None:
     parts = [
         "# Results\n",
         f"Measured with `{machine['command']}` on {machine['date']}: {machine['cpu']}, {machine['cores']} cores, "
-        f"Linux {machine['kernel']}, CPython {machine['python']}. The server has one core, the load generator the other; "
-        "64 keep-alive connections; medians of interleaved rounds, ± half the range. “fails” means that answers were "
-        "wrong or the connection broke.\n",
+        f"Linux {machine['kernel']}, CPython {machine['python']}. The server has one core, the load generator"
+        " the other; 64 keep-alive connections; medians of interleaved rounds, ± half the range. “fails” means"
+        " that answers were wrong or the connection broke.\n",
         "## CPU µs per request\n",
         table(
             ["server", *main],
@@ -60,14 +60,20 @@ def write_report(results: dict) -> None:
         table(
             ["server", "p50", "p99"],
             [
-                [name, *(f"{statistics.median(run['classes'][0][key] for run in runs):,.0f}" for key in ("p50", "p99"))]
+                [
+                    name,
+                    *(
+                        f"{statistics.median(run['classes'][0][key] for run in runs):,.0f}"
+                        for key in ("p50", "p99")
+                    ),
+                ]
                 for name, runs in workloads.get("latency of one connection", {}).items()
                 if all("classes" in run for run in runs)
             ],
         ),
         "## Fast views beside slow ones\n",
-        "400 requests a second at random times; milliseconds of the fast view (of the only view in the last mix), "
-        "counted from the time at which the request was due.\n",
+        "400 requests a second at random times; milliseconds of the fast view (of the only view in the last"
+        " mix), counted from the time at which the request was due.\n",
         table(
             ["load", "server", "p50", "p99"],
             [
@@ -86,25 +92,33 @@ def write_report(results: dict) -> None:
     for name, memory in results["memory"].items():
         parts.append(
             f"{name}: {memory['rest_mib']:.1f} MiB resident after the benchmark, "
-            f"{memory['idle_connection_bytes']:,.0f} bytes more for each of 10,000 idle keep-alive connections.\n"
+            f"{memory['idle_connection_bytes']:,.0f} bytes more for each of 10,000 idle keep-alive"
+            " connections.\n"
         )
     parts += [
         "## Versions\n",
-        table(["server", "version"], [[name, version or "system"] for name, version in results["versions"].items()]),
+        table(
+            ["server", "version"],
+            [[name, version or "system"] for name, version in results["versions"].items()],
+        ),
         "![CPU µs per request](results.svg)\n",
     ]
     (HERE / "RESULTS.md").write_text("\n".join(parts))
     (HERE / "results.svg").write_text(plot(workloads, servers))
 
 
-def plot(workloads: dict, servers: list[str], shown: tuple[str, ...] = ("plain", "param", "post-json", "session")) -> str:
+def plot(
+    workloads: dict, servers: list[str], shown: tuple[str, ...] = ("plain", "param", "post-json", "session")
+) -> str:
     """Bars of CPU µs per request for a few workloads, cut at a length that keeps the short bars readable."""
     width, bar, gap, left = 760, 16, 5, 190
     top, lines = 30, []
     y = top
     for workload in shown:
         found = {
-            name: median_and_spread(workloads[workload][name], "cpu") for name in servers if name in workloads.get(workload, {})
+            name: median_and_spread(workloads[workload][name], "cpu")
+            for name in servers
+            if name in workloads.get(workload, {})
         }
         values = {name: pair[0] for name, pair in found.items() if pair}
         if not values:
@@ -129,6 +143,8 @@ def plot(workloads: dict, servers: list[str], shown: tuple[str, ...] = ("plain",
         "@media (prefers-color-scheme:dark){text{fill:#bbb}.peer{fill:#5b626b}}"
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" width="{width}" height="{y}" role="img" '
-        f'aria-label="CPU time per request of several servers"><style>{style}</style>' + "".join(lines) + "</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" width="{width}" height="{y}"'
+        f' role="img" aria-label="CPU time per request of several servers"><style>{style}</style>'
+        + "".join(lines)
+        + "</svg>\n"
     )

@@ -2,9 +2,10 @@
 
 usage: run.py [--seconds S] [--rounds N] [--only NAME[,NAME...]] [--workloads A[,B...]] [--quick]
 
-The servers run on core 0 and the load generator on core 1, over 64 keep-alive connections. Rounds are interleaved:
-each visits every workload and every server, so that a drift of the machine touches all alike. CPU µs per request is
-the CPU time that the server's processes used, as the kernel counts it, divided by the requests answered.
+The servers run on core 0 and the load generator on core 1, over 64 keep-alive connections. Rounds are
+interleaved: each visits every workload and every server, so that a drift of the machine touches all alike. CPU
+µs per request is the CPU time that the server's processes used, as the kernel counts it, divided by the
+requests answered.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def workload_requests() -> dict[str, list[bytes]]:
     form = b"&".join(b"field%d=value+number+%d" % (n, n) for n in range(8)) + b"&name=Ada%20Lovelace"
     upload = (
         b'--frontier\r\nContent-Disposition: form-data; name="file"; filename="data.bin"\r\n'
-        b"Content-Type: application/octet-stream\r\n\r\n" + random.Random(7).randbytes(65536) + b"\r\n--frontier--\r\n"
+        b"Content-Type: application/octet-stream\r\n\r\n"
+        + random.Random(7).randbytes(65536)
+        + b"\r\n--frontier--\r\n"
     )
     picks = random.Random(3)
     return {
@@ -119,7 +122,9 @@ def start(peer: Peer, log: Path) -> Running:
     line = peer.line(port)
     if peer.name == "nginx":
         config = log.with_suffix(".conf")
-        config.write_text((APPS / "nginx.conf").read_text().replace("8999", str(port)).replace("root .", f"root {APPS}"))
+        config.write_text(
+            (APPS / "nginx.conf").read_text().replace("8999", str(port)).replace("root .", f"root {APPS}")
+        )
         line[line.index("-c") + 1] = str(config)
     began = time.perf_counter()
     with log.open("wb") as output:
@@ -143,9 +148,24 @@ def start(peer: Peer, log: Path) -> Running:
     raise SystemExit(f"{peer.name} did not start:\n{log.read_text()[-2000:]}")
 
 
-def load(server: Running, files: list[tuple[float, Path]], seconds: float, rate: float = 0, connections: int = CONNECTIONS):
+def load(
+    server: Running,
+    files: list[tuple[float, Path]],
+    seconds: float,
+    rate: float = 0,
+    connections: int = CONNECTIONS,
+):
     """Run the load generator on core 1; returns what it printed, with the server's CPU µs per request."""
-    line = ["taskset", "-c", "1", str(LOADGEN), f"127.0.0.1:{server.port}", str(connections), str(seconds), str(rate)]
+    line = [
+        "taskset",
+        "-c",
+        "1",
+        str(LOADGEN),
+        f"127.0.0.1:{server.port}",
+        str(connections),
+        str(seconds),
+        str(rate),
+    ]
     for weight, file in files:
         line += [str(weight), str(file)]
     before = server.cpu()
@@ -180,7 +200,9 @@ def measure_workloads(servers: list[Running], folder: Path, options) -> dict:
                         results[workload].setdefault(server.peer.name, []).append(result)
         print(f"round {turn} of {options.rounds} done", file=sys.stderr)
     results["latency of one connection"] = {
-        server.peer.name: [load(server, files["plain"], options.seconds, connections=1) for _ in range(options.rounds)]
+        server.peer.name: [
+            load(server, files["plain"], options.seconds, connections=1) for _ in range(options.rounds)
+        ]
         for server in servers
     }
     return results
@@ -199,7 +221,11 @@ def measure_mixes(servers: list[Running], folder: Path, options) -> dict:
     fast.write_bytes(request("GET", "/json"))
     results: dict = {}
     for server in servers:
-        if "session" not in server.peer.workloads or "Flask" not in server.peer.name and server.peer.name != "Hipflask":
+        if (
+            "session" not in server.peer.workloads
+            or "Flask" not in server.peer.name
+            and server.peer.name != "Hipflask"
+        ):
             continue
         # A load that every server here can carry, so that what is compared is waiting, not saturation.
         rate = 400.0
@@ -234,7 +260,11 @@ def measure_memory(server: Running, connections: int = 10_000) -> dict:
 def machine() -> dict:
     """What the figures were measured on."""
     model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     return {
@@ -254,14 +284,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="names of servers, separated by commas")
     parser.add_argument("--workloads", help="names of workloads, separated by commas")
-    parser.add_argument("--quick", action="store_true", help="print the table only; leave the report as it is")
+    parser.add_argument(
+        "--quick", action="store_true", help="print the table only; leave the report as it is"
+    )
     options = parser.parse_args()
 
+    subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "loadgen"], cwd=ROOT, check=True)
     subprocess.run(
-        ["cargo", "build", "--release", "--quiet", "-p", "loadgen"], cwd=ROOT, check=True
-    )
-    subprocess.run(
-        ["cargo", "build", "--release", "--quiet", "-p", "hipflask-server", "--example", "raw"], cwd=ROOT, check=True
+        ["cargo", "build", "--release", "--quiet", "-p", "hipflask-server", "--example", "raw"],
+        cwd=ROOT,
+        check=True,
     )
     chosen = [peer for peer in PEERS if not options.only or peer.name in options.only.split(",")]
     for peer in chosen:
@@ -273,7 +305,9 @@ def main() -> None:
     import resource
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536, hard))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536, hard)
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         servers = []
@@ -288,7 +322,9 @@ def main() -> None:
                 "workloads": measure_workloads(servers, folder, options),
                 "mixes": measure_mixes(servers, folder, options),
                 "memory": {
-                    server.peer.name: measure_memory(server) for server in servers if server.peer.name == "Hipflask"
+                    server.peer.name: measure_memory(server)
+                    for server in servers
+                    if server.peer.name == "Hipflask"
                 },
             }
         finally:
@@ -300,7 +336,8 @@ def main() -> None:
                 good = [run["cpu"] for run in runs if "cpu" in run]
                 rates = [run["rate"] for run in runs if "cpu" in run]
                 if good:
-                    print(f"{workload:28} {server_name:30} {statistics.median(good):8.1f} µs {statistics.median(rates):9.0f}/s")
+                    cost, rate = statistics.median(good), statistics.median(rates)
+                    print(f"{workload:28} {server_name:30} {cost:8.1f} µs {rate:9.0f}/s")
                 else:
                     print(f"{workload:28} {server_name:30} {runs[0].get('error')}")
         print(json.dumps({key: results[key] for key in ("mixes", "memory", "first_answer_ms")}, indent=1))

@@ -324,9 +324,7 @@ class TestSendFromDirectory:
         response = utils.send_from_directory(page.parent, "page.html", create_environ())
         assert body(response) == b"<p>0123456789"
 
-    @pytest.mark.parametrize(
-        "path", ["../page.html", "/etc/passwd", "missing", ".", "", "a\0b"]
-    )
+    @pytest.mark.parametrize("path", ["../page.html", "/etc/passwd", "missing", ".", "", "a\0b"])
     def test_anything_else_is_not_found(self, page, path):
         directory = page.parent / "inner" if path.startswith("..") else page.parent
         with pytest.raises(NotFound):

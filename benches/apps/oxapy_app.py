@@ -1,4 +1,4 @@
-"""The benchmark's application in OxAPY. It has no Jinja2: its page is rendered by the engine that it brings."""
+"""The benchmark's application in OxAPY. It has no Jinja2: the engine that it brings renders its page."""
 
 import sys
 from pathlib import Path

@@ -61,7 +61,7 @@ def count(request: Request):
     cookie = request.headers.get("cookie")
     session = signer.loads(cookie.partition("=")[2]) if cookie else {}
     session["n"] = session.get("n", 0) + 1
-    answer = Response(200, Headers({"Content-Type": "application/json"}), '{"n":%d}' % session["n"])
+    answer = Response(200, Headers({"Content-Type": "application/json"}), f'{{"n":{session["n"]}}}')
     answer.set_cookie("session", signer.dumps(session))
     return answer
 

@@ -5,7 +5,8 @@ their classes. `install_as_flask` makes those names resolve to Hipflask's module
 not copies, so that every `except` and `isinstance` holds. A module of Werkzeug that Hipflask does not have is
 loaded from the installed Werkzeug; what it imports from its siblings is then Hipflask's.
 
-It does not patch modules that were imported before it ran: it refuses, because two sets of classes would result.
+It does not patch modules that were imported before it ran: it refuses, because two sets of classes would
+result.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ class Config(dict[str, Any]):
         super().__init__(defaults or {})
         self.root_path = root_path
 
-    # The engine answers some requests without the interpreter, by what the settings were when it last looked: whatever
-    # changes one tells it to look again.
+    # The engine answers some requests without the interpreter, by what the settings were when it last looked:
+    # whatever changes one tells it to look again.
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)

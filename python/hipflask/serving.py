@@ -70,7 +70,8 @@ def _address_in_use(error: OSError, host: str, port: int) -> t.NoReturn:
 
     if error.errno == errno.EADDRINUSE:
         reason = (
-            f"Port {port} on {host} is in use by another program: stop that program, or choose another port with --port."
+            f"Port {port} on {host} is in use by another program:"
+            " stop that program, or choose another port with --port."
         )
     elif error.errno == errno.EACCES:
         reason = f"Port {port} needs more rights than this user has: choose a port above 1023 with --port."

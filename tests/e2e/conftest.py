@@ -80,9 +80,9 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def serve() -> Iterator[type[Server]]:
+def serve() -> type[Server]:
     """The class of servers; each test stops the ones it starts."""
-    yield Server
+    return Server
 
 
 @pytest.fixture(scope="session")

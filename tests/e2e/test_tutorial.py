@@ -13,7 +13,17 @@ from selenium.webdriver.common.by import By
 
 def test_its_own_tests_pass(tutorial: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "hipflask.pytest_alias", "-p", "no:cacheprovider", "tests"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "hipflask.pytest_alias",
+            "-p",
+            "no:cacheprovider",
+            "tests",
+        ],
         cwd=tutorial,
         env={**os.environ, "PYTHONPATH": str(tutorial), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,

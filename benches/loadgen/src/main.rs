@@ -58,7 +58,8 @@ impl Answer {
             bytes = &bytes[bytes.len() - surplus..];
             let head = String::from_utf8_lossy(&self.head[..end]).to_ascii_lowercase();
             self.status = head.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0);
-            let field = |name: &str| head.split("\r\n").find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let field =
+                |name: &str| head.split("\r\n").find_map(|line| line.strip_prefix(name)).map(str::trim);
             self.body = match field("content-length:") {
                 Some(length) => Body::Left(length.parse().expect("a length")),
                 None if field("transfer-encoding:").is_some() => Body::Chunked(Vec::new()),
@@ -152,7 +153,10 @@ fn main() {
             }
             match connection.stream.read(&mut buffer) {
                 Ok(0) => {
-                    panic!("the server closed a connection after {:?}", String::from_utf8_lossy(&connection.answer.head));
+                    panic!(
+                        "the server closed a connection after {:?}",
+                        String::from_utf8_lossy(&connection.answer.head)
+                    );
                 }
                 Ok(count) => {
                     if connection.answer.take(&buffer[..count]) {
@@ -257,7 +261,8 @@ impl Poller {
 
     fn wait(&self, most: Duration) -> Vec<usize> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
-        let timeout = libc::timespec { tv_sec: most.as_secs() as i64, tv_nsec: i64::from(most.subsec_nanos()) };
+        let timeout =
+            libc::timespec { tv_sec: most.as_secs() as i64, tv_nsec: i64::from(most.subsec_nanos()) };
         // SAFETY: the array has the length that is given, and the time-out outlives the call. `epoll_pwait2` waits
         // with a resolution below a millisecond, which an open loop of many thousand requests a second needs.
         let count = unsafe {

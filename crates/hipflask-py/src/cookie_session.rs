@@ -93,11 +93,15 @@ impl CookieSessions {
         if !modified && !(permanent && flag(intern!(py, "SESSION_REFRESH_EACH_REQUEST"))?) {
             return Ok(Saving::Fields { vary, cookie: None });
         }
-        let (Some(options), Some(attributes)) = (options, Attributes::of(config)?) else { return Ok(Saving::Python) };
+        let (Some(options), Some(attributes)) = (options, Attributes::of(config)?) else {
+            return Ok(Saving::Python);
+        };
         let Some(keys) = self.keys(config)? else { return Ok(Saving::Python) };
         let now = session::now();
         // A copy of the exact type `dict` is what the writer knows.
-        let Some(value) = session::seal(&items.copy()?, &keys, now, options)? else { return Ok(Saving::Python) };
+        let Some(value) = session::seal(&items.copy()?, &keys, now, options)? else {
+            return Ok(Saving::Python);
+        };
         let expires = if permanent {
             let Some(lifetime) = config.get_item(intern!(py, "PERMANENT_SESSION_LIFETIME"))? else {
                 return Ok(Saving::Python);
@@ -108,7 +112,11 @@ impl CookieSessions {
             None
         };
         let cookie = attributes.cookie(&value, expires);
-        Ok(if cookie.len() > LONG { Saving::Python } else { Saving::Fields { vary: true, cookie: Some(cookie) } })
+        Ok(if cookie.len() > LONG {
+            Saving::Python
+        } else {
+            Saving::Fields { vary: true, cookie: Some(cookie) }
+        })
     }
 
     /// Whether nobody has set anything on the interface, and no tag was added to the serializer.
@@ -160,7 +168,9 @@ impl<'py> Attributes<'py> {
     /// `None` where a value needs quoting, checking or a domain.
     fn of(config: &Bound<'py, PyDict>) -> PyResult<Option<Self>> {
         let py = config.py();
-        let get = |name: &Bound<'py, PyString>| PyResult::Ok(config.get_item(name)?.filter(|value| !value.is_none()));
+        let get = |name: &Bound<'py, PyString>| {
+            PyResult::Ok(config.get_item(name)?.filter(|value| !value.is_none()))
+        };
         let flag = |name: &Bound<'py, PyString>| get(name)?.map_or(Ok(false), |value| value.is_truthy());
         if get(intern!(py, "SESSION_COOKIE_DOMAIN"))?.is_some() {
             return Ok(None);
@@ -169,8 +179,11 @@ impl<'py> Attributes<'py> {
             Some(path) if path.is_truthy()? => Some(path),
             _ => get(intern!(py, "APPLICATION_ROOT"))?,
         };
-        let (Some(name), Some(path)) = (get(intern!(py, "SESSION_COOKIE_NAME"))?, path) else { return Ok(None) };
-        let (Ok(name), Ok(path)) = (name.cast_into_exact::<PyString>(), path.cast_into_exact::<PyString>()) else {
+        let (Some(name), Some(path)) = (get(intern!(py, "SESSION_COOKIE_NAME"))?, path) else {
+            return Ok(None);
+        };
+        let (Ok(name), Ok(path)) = (name.cast_into_exact::<PyString>(), path.cast_into_exact::<PyString>())
+        else {
             return Ok(None);
         };
         let same_site = match get(intern!(py, "SESSION_COOKIE_SAMESITE"))? {

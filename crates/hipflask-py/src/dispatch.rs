@@ -85,7 +85,11 @@ impl Dispatcher {
             Ticket::Found(matched) => matched.history(),
             Ticket::Ask => None,
         };
-        Routed::Call { ticket, history: history.unwrap_or_else(|| Arc::clone(&self.unrouted)), max_body: None }
+        Routed::Call {
+            ticket,
+            history: history.unwrap_or_else(|| Arc::clone(&self.unrouted)),
+            max_body: None,
+        }
     }
 
     /// Answers a request. Whatever fails inside is logged and answered with a 500.
@@ -230,14 +234,16 @@ impl<'py> Exchange<'_, 'py> {
             self.frame.get().open_session(self.py)?;
         }
         match found {
-            Some(found) if self.trusts_every_host()? => match (found.rule(self.py), found.endpoint(self.py)) {
-                (Some(rule), Some(endpoint)) => {
-                    let kwargs = found.kwargs(self.py)?;
-                    RequestBase::set_matched(&self.request, rule, kwargs.clone().into_any());
-                    Ok(Some(View { kwargs, endpoint, automatic_options: found.automatic_options() }))
+            Some(found) if self.trusts_every_host()? => {
+                match (found.rule(self.py), found.endpoint(self.py)) {
+                    (Some(rule), Some(endpoint)) => {
+                        let kwargs = found.kwargs(self.py)?;
+                        RequestBase::set_matched(&self.request, rule, kwargs.clone().into_any());
+                        Ok(Some(View { kwargs, endpoint, automatic_options: found.automatic_options() }))
+                    }
+                    _ => self.ask(),
                 }
-                _ => self.ask(),
-            },
+            }
             _ => self.ask(),
         }
     }
@@ -266,7 +272,9 @@ impl<'py> Exchange<'_, 'py> {
                 Ok(Some(View { kwargs, endpoint, automatic_options: automatic }))
             }
             Err(error) => {
-                let http = py.import(intern!(py, "hipflask.werkzeug.exceptions"))?.getattr(intern!(py, "HTTPException"))?;
+                let http = py
+                    .import(intern!(py, "hipflask.werkzeug.exceptions"))?
+                    .getattr(intern!(py, "HTTPException"))?;
                 if !error.value(py).is_instance(&http)? {
                     return Err(error);
                 }
@@ -317,7 +325,8 @@ impl<'py> Exchange<'_, 'py> {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let none = self.py.None();
         let blueprints = self.blueprints()?;
-        let scopes = std::iter::once(none.bind(self.py)).chain(blueprints.iter().rev().map(|name| name.as_any()));
+        let scopes =
+            std::iter::once(none.bind(self.py)).chain(blueprints.iter().rev().map(|name| name.as_any()));
         for scope in scopes {
             if let Some(functions) = table.get_item(scope)? {
                 for function in functions.try_iter()? {
@@ -335,7 +344,8 @@ impl<'py> Exchange<'_, 'py> {
         if let Some(known) = self.blueprints.get() {
             return Ok(known);
         }
-        let names: Vec<Bound<'py, PyString>> = self.request.getattr(intern!(self.py, "blueprints"))?.extract()?;
+        let names: Vec<Bound<'py, PyString>> =
+            self.request.getattr(intern!(self.py, "blueprints"))?.extract()?;
         Ok(self.blueprints.get_or_init(|| names))
     }
 
@@ -358,7 +368,8 @@ impl<'py> Exchange<'_, 'py> {
     /// `Flask.finalize_request`: writes what a view returned, through a response object only if somebody wants one.
     fn finalize(&self, value: &Bound<'py, PyAny>, reply: &mut Reply<'_>) -> PyResult<()> {
         let py = self.py;
-        let finished = if self.is_heard { self.hooks.signals.heard(py, Signal::RequestFinished)? } else { None };
+        let finished =
+            if self.is_heard { self.hooks.signals.heard(py, Signal::RequestFinished)? } else { None };
         if finished.is_none()
             && let Some(fields) = self.without_response()?
             && answer::simple(self.app, value, self.hooks, &fields, reply)?
@@ -380,7 +391,9 @@ impl<'py> Exchange<'_, 'py> {
     /// The fields that the session adds, if nothing else wants to see or change the response object.
     fn without_response(&self) -> PyResult<Option<answer::SessionFields>> {
         let none = answer::SessionFields { vary: false, cookie: None };
-        if !self.hooks.after_request.bind(self.py).is_empty() || self.frame.get().request_ctx(self.py).is_some() {
+        if !self.hooks.after_request.bind(self.py).is_empty()
+            || self.frame.get().request_ctx(self.py).is_some()
+        {
             return Ok(None);
         }
         if !self.has_session()? {

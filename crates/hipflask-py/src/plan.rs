@@ -136,7 +136,9 @@ impl Signals {
         let modules = MODULES.get_or_try_init(py, || {
             PyResult::Ok(py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?.unbind())
         })?;
-        let Some(module) = modules.bind(py).get_item(intern!(py, "hipflask.signals"))? else { return Ok(None) };
+        let Some(module) = modules.bind(py).get_item(intern!(py, "hipflask.signals"))? else {
+            return Ok(None);
+        };
         let mut found = Vec::with_capacity(Signal::COUNT);
         for name in Signal::NAMES {
             // A module that is still being imported has not all of them yet.
@@ -153,7 +155,8 @@ impl Plan {
     /// Finds out how `app` is to be served.
     pub(crate) fn compile(app: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = app.py();
-        let flask = py.import(intern!(py, "hipflask.app"))?.getattr(intern!(py, "Flask"))?.cast_into::<PyType>()?;
+        let flask =
+            py.import(intern!(py, "hipflask.app"))?.getattr(intern!(py, "Flask"))?.cast_into::<PyType>()?;
         if !app.is_instance(&flask)? {
             return Ok(Self {
                 app: app.clone().unbind(),
@@ -199,7 +202,8 @@ fn reason_for_full_lane(app: &Bound<'_, PyAny>, flask: &Bound<'_, PyType>) -> Py
 impl Hooks {
     fn new(app: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = app.py();
-        let dict = |name: &Bound<'_, PyString>| PyResult::Ok(app.getattr(name)?.cast_into::<PyDict>()?.unbind());
+        let dict =
+            |name: &Bound<'_, PyString>| PyResult::Ok(app.getattr(name)?.cast_into::<PyDict>()?.unbind());
         let response_class = app.getattr(intern!(py, "response_class"))?.cast_into::<PyType>()?;
         let stock_response = py.import(intern!(py, "hipflask.wrappers"))?.getattr(intern!(py, "Response"))?;
         let interface = app.getattr(intern!(py, "session_interface"))?;
@@ -210,7 +214,10 @@ impl Hooks {
             before_request: dict(intern!(py, "before_request_funcs"))?,
             after_request: dict(intern!(py, "after_request_funcs"))?,
             teardown_request: dict(intern!(py, "teardown_request_funcs"))?,
-            teardown_appcontext: app.getattr(intern!(py, "teardown_appcontext_funcs"))?.cast_into::<PyList>()?.unbind(),
+            teardown_appcontext: app
+                .getattr(intern!(py, "teardown_appcontext_funcs"))?
+                .cast_into::<PyList>()?
+                .unbind(),
             config: dict(intern!(py, "config"))?,
             plain_responses: response_class.is(&stock_response),
             response_class: response_class.unbind(),
@@ -267,10 +274,13 @@ impl Hooks {
     /// Whether a request has a cookie of the session's name. May be wrong in the direction of true.
     pub(crate) fn has_session_cookie(&self, py: Python<'_>, head: &RequestHead) -> PyResult<bool> {
         let Some(cookies) = head.field(b"cookie") else { return Ok(false) };
-        let Some(name) = self.config.bind(py).get_item(intern!(py, "SESSION_COOKIE_NAME"))? else { return Ok(false) };
+        let Some(name) = self.config.bind(py).get_item(intern!(py, "SESSION_COOKIE_NAME"))? else {
+            return Ok(false);
+        };
         let name = name.cast::<PyString>()?.to_str()?;
         // A second Cookie field is rare (RFC 6265 §5.4 forbids it to browsers): then Python looks.
-        Ok(memchr::memmem::find(cookies, name.as_bytes()).is_some() || head.field_values(b"cookie").nth(1).is_some())
+        Ok(memchr::memmem::find(cookies, name.as_bytes()).is_some()
+            || head.field_values(b"cookie").nth(1).is_some())
     }
 }
 

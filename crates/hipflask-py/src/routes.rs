@@ -82,13 +82,16 @@ impl Routes {
         let rules = (0..snapshot.len())
             .map(|rule| {
                 let automatic_options = match snapshot.rule(rule) {
-                    Some(rule) => match rule.bind(py).getattr_opt(intern!(py, "provide_automatic_options"))? {
-                        Some(flag) => flag.is_truthy()?,
-                        None => false,
-                    },
+                    Some(rule) => {
+                        match rule.bind(py).getattr_opt(intern!(py, "provide_automatic_options"))? {
+                            Some(flag) => flag.is_truthy()?,
+                            None => false,
+                        }
+                    }
                     None => false,
                 };
-                let view = snapshot.endpoint(rule).map(|endpoint| views.get_item(endpoint)).transpose()?.flatten();
+                let view =
+                    snapshot.endpoint(rule).map(|endpoint| views.get_item(endpoint)).transpose()?.flatten();
                 let files = match view {
                     Some(view) => static_root(app, &view, &mut types)?,
                     None => None,
@@ -102,7 +105,8 @@ impl Routes {
 
     /// Whether this is how the map and the app are now. Works detached.
     pub(crate) fn is_current(&self, map: &MapBase) -> bool {
-        self.changes == CHANGES.load(Ordering::Acquire) && map.fresh().is_some_and(|now| Arc::ptr_eq(&now, &self.snapshot))
+        self.changes == CHANGES.load(Ordering::Acquire)
+            && map.fresh().is_some_and(|now| Arc::ptr_eq(&now, &self.snapshot))
     }
 
     /// Finds the rule for a request, or the file behind one. Detached.

@@ -104,7 +104,11 @@ impl AccessLog {
         self.buffer.clear();
         // A vector takes whatever is written, and standard error has nowhere to report its own failure.
         let request = String::from_utf8_lossy(answered.request);
-        let _ = writeln!(self.buffer, "{} \"{request}\" {} {}", answered.conn.peer, answered.status, answered.sent);
+        let _ = writeln!(
+            self.buffer,
+            "{} \"{request}\" {} {}",
+            answered.conn.peer, answered.status, answered.sent
+        );
         let _ = std::io::stderr().write_all(&self.buffer);
     }
 }
@@ -163,9 +167,20 @@ impl PyServer {
     ///     access_log: Whether to write a line for each answer to standard error.
     #[new]
     #[pyo3(signature = (app, binds, *, threads=None, access_log=false))]
-    fn new(app: &Bound<'_, PyAny>, binds: Vec<String>, threads: Option<usize>, access_log: bool) -> PyResult<Self> {
+    fn new(
+        app: &Bound<'_, PyAny>,
+        binds: Vec<String>,
+        threads: Option<usize>,
+        access_log: bool,
+    ) -> PyResult<Self> {
         let mut config = server::Config {
-            binds: binds.iter().map(|bind| parse_bind(bind)).collect::<PyResult<Vec<_>>>()?.into_iter().flatten().collect(),
+            binds: binds
+                .iter()
+                .map(|bind| parse_bind(bind))
+                .collect::<PyResult<Vec<_>>>()?
+                .into_iter()
+                .flatten()
+                .collect(),
             tell_answers: access_log,
             ..server::Config::default()
         };
@@ -191,7 +206,9 @@ impl PyServer {
 
     /// Begin to serve, on threads of the engine; returns at once.
     fn start(&self, py: Python<'_>) -> PyResult<()> {
-        let bound = locked(&self.bound).take().ok_or_else(|| PyRuntimeError::new_err("the server was started already"))?;
+        let bound = locked(&self.bound)
+            .take()
+            .ok_or_else(|| PyRuntimeError::new_err("the server was started already"))?;
         let application = Arc::clone(&self.application);
         let running = py.detach(move || bound.run(application))?;
         *locked(&self.running) = Some(running);
@@ -203,7 +220,8 @@ impl PyServer {
     /// Returns when every serving thread has ended. May be called again, with less grace, from another thread.
     #[pyo3(signature = (grace=30.0))]
     fn stop(&self, py: Python<'_>, grace: f64) -> PyResult<()> {
-        let grace = Duration::try_from_secs_f64(grace).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let grace =
+            Duration::try_from_secs_f64(grace).map_err(|error| PyValueError::new_err(error.to_string()))?;
         locked(&self.bound).take();
         let running = locked(&self.running).clone();
         if let Some(running) = running {
@@ -222,8 +240,9 @@ fn parse_bind(text: &str) -> PyResult<Vec<server::Bind>> {
         return Ok(vec![server::Bind::Unix(path.into())]);
     }
     if let Some(number) = text.strip_prefix("fd:") {
-        let number: RawFd =
-            number.parse().map_err(|_| PyValueError::new_err(format!("{text:?} names no file descriptor")))?;
+        let number: RawFd = number
+            .parse()
+            .map_err(|_| PyValueError::new_err(format!("{text:?} names no file descriptor")))?;
         // SAFETY: the descriptor is only copied; whoever passes its number keeps it open during this call.
         let copy = unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned()?;
         return Ok(vec![server::Bind::Listener(copy)]);

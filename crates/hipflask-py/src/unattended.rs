@@ -120,7 +120,10 @@ fn has_plain_errors(app: &Bound<'_, PyAny>, config: &Bound<'_, PyDict>) -> PyRes
             }
         }
     }
-    if config.get_item(intern!(py, "TRAP_HTTP_EXCEPTIONS"))?.is_some_and(|trap| trap.is_truthy().unwrap_or(true)) {
+    if config
+        .get_item(intern!(py, "TRAP_HTTP_EXCEPTIONS"))?
+        .is_some_and(|trap| trap.is_truthy().unwrap_or(true))
+    {
         return Ok(false);
     }
     let replaced = ["handle_http_exception", "handle_user_exception", "handle_exception"];
@@ -163,7 +166,8 @@ pub(crate) fn static_root<'py>(
         }
     };
     let config = app.getattr(intern!(py, "config"))?.cast_into::<PyDict>()?;
-    let by_proxy = config.get_item(intern!(py, "USE_X_SENDFILE"))?.is_some_and(|on| on.is_truthy().unwrap_or(true));
+    let by_proxy =
+        config.get_item(intern!(py, "USE_X_SENDFILE"))?.is_some_and(|on| on.is_truthy().unwrap_or(true));
     let folder = owner.getattr(intern!(py, "static_folder"))?;
     let (true, false, Ok(folder)) = (stock, by_proxy, folder.cast::<PyString>()) else { return Ok(None) };
     let max_age = match config.get_item(intern!(py, "SEND_FILE_MAX_AGE_DEFAULT"))? {
@@ -193,7 +197,10 @@ fn media_types(py: Python<'_>) -> PyResult<HashMap<String, String>> {
         mimetypes.call_method0(intern!(py, "init"))?;
     }
     let map: HashMap<String, String> = mimetypes.getattr(intern!(py, "types_map"))?.extract()?;
-    Ok(map.into_iter().map(|(extension, kind)| (extension.trim_start_matches('.').to_owned(), kind)).collect())
+    Ok(map
+        .into_iter()
+        .map(|(extension, kind)| (extension.trim_start_matches('.').to_owned(), kind))
+        .collect())
 }
 
 const NOT_FOUND: &str = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n\

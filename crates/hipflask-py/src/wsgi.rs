@@ -53,7 +53,9 @@ impl StartResponse {
             match exc_info {
                 Some(error) if state.sent => return Err(reraise(error)),
                 None if state.head.is_some() => {
-                    return Err(PyAssertionError::new_err("start_response was called twice without exc_info"));
+                    return Err(PyAssertionError::new_err(
+                        "start_response was called twice without exc_info",
+                    ));
                 }
                 _ => state.head = Some(head),
             }
@@ -79,16 +81,15 @@ fn reraise(exc_info: &Bound<'_, PyAny>) -> PyErr {
 fn parse_head(status: &Bound<'_, PyString>, headers: &Bound<'_, PyList>) -> PyResult<Head> {
     let text = status.to_str()?;
     let (code, reason) = text.split_once(' ').unwrap_or((text, ""));
-    let status = code
-        .parse::<u16>()
-        .ok()
-        .filter(|code| (100..=999).contains(code))
-        .ok_or_else(|| PyValueError::new_err(format!("status {text:?} does not begin with a three-digit code")))?;
+    let status = code.parse::<u16>().ok().filter(|code| (100..=999).contains(code)).ok_or_else(|| {
+        PyValueError::new_err(format!("status {text:?} does not begin with a three-digit code"))
+    })?;
     let fields = headers
         .iter()
         .map(|pair| {
             let pair = pair.cast_into::<PyTuple>()?;
-            let (name, value) = (pair.get_item(0)?.cast_into::<PyString>()?, pair.get_item(1)?.cast_into::<PyString>()?);
+            let (name, value) =
+                (pair.get_item(0)?.cast_into::<PyString>()?, pair.get_item(1)?.cast_into::<PyString>()?);
             Ok((latin1(&name)?, latin1(&value)?))
         })
         .collect::<PyResult<Vec<_>>>()?;
@@ -110,7 +111,11 @@ pub(crate) fn latin1(text: &Bound<'_, PyString>) -> PyResult<Vec<u8>> {
 /// Calls `app(environ, start_response)` and writes its answer.
 ///
 /// On an error nothing of a head has left `reply` for the client yet: the caller may `reset` it and answer 500.
-pub(crate) fn call(app: &Bound<'_, PyAny>, environ: &Bound<'_, PyDict>, reply: &mut Reply<'_>) -> PyResult<()> {
+pub(crate) fn call(
+    app: &Bound<'_, PyAny>,
+    environ: &Bound<'_, PyDict>,
+    reply: &mut Reply<'_>,
+) -> PyResult<()> {
     let py = app.py();
     let start = Bound::new(py, StartResponse(Mutex::default()))?;
     let iterable = app.call1((environ, &start))?;
@@ -118,7 +123,12 @@ pub(crate) fn call(app: &Bound<'_, PyAny>, environ: &Bound<'_, PyDict>, reply: &
     finish(py, &start, body, reply)
 }
 
-fn finish(py: Python<'_>, start: &Bound<'_, StartResponse>, mut body: Pieces, reply: &mut Reply<'_>) -> PyResult<()> {
+fn finish(
+    py: Python<'_>,
+    start: &Bound<'_, StartResponse>,
+    mut body: Pieces,
+    reply: &mut Reply<'_>,
+) -> PyResult<()> {
     // A generator may call `start_response` as late as for its first piece.
     let mut first = Vec::new();
     let mut ended = false;
@@ -182,7 +192,13 @@ impl Pieces {
     /// Iterates over a response's body; closing it closes the response.
     pub(crate) fn of_response(response: Bound<'_, PyAny>, body: &Bound<'_, PyAny>) -> PyResult<Self> {
         let iterator = body.try_iter()?.unbind();
-        Ok(Self { iterable: Some(response.unbind()), iterator, pending: Vec::new(), is_short: false, may_be_text: true })
+        Ok(Self {
+            iterable: Some(response.unbind()),
+            iterator,
+            pending: Vec::new(),
+            is_short: false,
+            may_be_text: true,
+        })
     }
 
     /// Takes over a WSGI iterable.
@@ -192,10 +208,18 @@ impl Pieces {
             Ok(iterator) => iterator.unbind(),
             Err(_) => {
                 let kind = iterable.get_type().name()?;
-                return Err(PyTypeError::new_err(format!("the application returned {kind}, which is not iterable")));
+                return Err(PyTypeError::new_err(format!(
+                    "the application returned {kind}, which is not iterable"
+                )));
             }
         };
-        Ok(Self { iterable: Some(iterable.unbind()), iterator, pending: Vec::new(), is_short, may_be_text: false })
+        Ok(Self {
+            iterable: Some(iterable.unbind()),
+            iterator,
+            pending: Vec::new(),
+            is_short,
+            may_be_text: false,
+        })
     }
 
     fn take<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
@@ -217,7 +241,9 @@ impl Pieces {
                 }
                 Err({
                     let kind = piece.get_type();
-                    PyTypeError::new_err(format!("a response's body yielded {kind}, but its pieces must be bytes"))
+                    PyTypeError::new_err(format!(
+                        "a response's body yielded {kind}, but its pieces must be bytes"
+                    ))
                 })
             }
         }

@@ -1,4 +1,4 @@
-"""Werkzeug's modules, under Werkzeug's names, on the native core. The four names below are loaded on first use."""
+"""Werkzeug's modules, under Werkzeug's names, on the native core. The names below are loaded on first use."""
 
 from __future__ import annotations
 
