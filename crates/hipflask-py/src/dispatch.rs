@@ -362,7 +362,8 @@ impl<'py> Exchange<'_, 'py> {
         let Some(function) = functions.get_item(&view.endpoint)? else {
             return Err(PyKeyError::new_err(view.endpoint.clone().unbind()));
         };
-        self.hooks.ensured.sync(self.app, &function)?.call((), Some(&view.kwargs))
+        let function = self.hooks.ensured.sync(self.app, &function)?;
+        if view.kwargs.is_empty() { function.call0() } else { function.call((), Some(&view.kwargs)) }
     }
 
     /// `Flask.finalize_request`: writes what a view returned, through a response object only if somebody wants one.

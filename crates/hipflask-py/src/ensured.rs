@@ -1,6 +1,7 @@
 //! Views and hooks as plain callables: what `Flask.ensure_sync` makes of them, remembered.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{PoisonError, RwLock};
 
 use pyo3::intern;
@@ -11,7 +12,28 @@ use pyo3::prelude::*;
 /// An app has as many entries as it has views and hooks; each keeps its function alive, so that an address is never
 /// another function's.
 #[derive(Default)]
-pub(crate) struct Ensured(RwLock<HashMap<usize, (Py<PyAny>, Py<PyAny>)>>);
+pub(crate) struct Ensured(RwLock<HashMap<usize, (Py<PyAny>, Py<PyAny>), BuildHasherDefault<AddressHasher>>>);
+
+/// Addresses come from the allocator, not from clients, and need no defence against chosen keys.
+#[derive(Default)]
+pub(crate) struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 << 8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // Objects are aligned to 16 bytes: the product spreads the rest over the high bits, which the table looks at.
+        self.0 = (address as u64 >> 4).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
 
 /// More functions than this are made anew per request (a hook table that is filled with closures), and not remembered.
 const MOST: usize = 10_000;

@@ -33,6 +33,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 pub(crate) struct Routes {
     /// What `CHANGES` was before anything was looked up.
     changes: u64,
+    /// Which compilation of the map this is.
+    generation: u64,
     snapshot: Arc<Snapshot>,
     /// Whether the app may be left out of an answer.
     pub(crate) unattended: Unattended,
@@ -76,7 +78,10 @@ impl Routes {
         let changes = CHANGES.load(Ordering::Acquire);
         let map = app.getattr(intern!(py, "url_map"))?;
         let domain: Option<String> = map.getattr(intern!(py, "default_subdomain"))?.extract()?;
-        let snapshot = MapBase::snapshot(map.cast::<MapBase>()?)?;
+        let map = map.cast::<MapBase>()?;
+        let snapshot = MapBase::snapshot(map)?;
+        // Were rules added just now, by another thread, then this is out of date and made again for the next request.
+        let generation = map.get().generation().unwrap_or(u64::MAX);
         let views = app.getattr(intern!(py, "view_functions"))?.cast_into::<PyDict>()?;
         let mut types = None;
         let rules = (0..snapshot.len())
@@ -100,13 +105,12 @@ impl Routes {
             })
             .collect::<PyResult<_>>()?;
         let unattended = Unattended::of(app, hooks)?;
-        Ok(Self { changes, snapshot, unattended, rules, domain: domain.unwrap_or_default() })
+        Ok(Self { changes, generation, snapshot, unattended, rules, domain: domain.unwrap_or_default() })
     }
 
     /// Whether this is how the map and the app are now. Works detached.
     pub(crate) fn is_current(&self, map: &MapBase) -> bool {
-        self.changes == CHANGES.load(Ordering::Acquire)
-            && map.fresh().is_some_and(|now| Arc::ptr_eq(&now, &self.snapshot))
+        self.changes == CHANGES.load(Ordering::Acquire) && map.generation() == Some(self.generation)
     }
 
     /// Finds the rule for a request, or the file behind one. Detached.

@@ -141,9 +141,9 @@ impl MapBase {
         self.host_matching.load(Ordering::Acquire)
     }
 
-    /// How often the map has been compiled.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+    /// How often the map has been compiled; `None` if it changed since. Works detached.
+    pub(crate) fn generation(&self) -> Option<u64> {
+        (!self.stale.load(Ordering::Acquire)).then(|| self.generation.load(Ordering::Acquire))
     }
 
     /// The current snapshot; `None` if the map changed since. Works detached.
