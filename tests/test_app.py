@@ -376,6 +376,9 @@ def test_static_files(app, client, tmp_path):
     assert answer.header("Cache-Control") == "no-cache"
     again = client.get("/static/a.css", headers={"If-None-Match": answer.header("ETag")})
     assert (again.status_code, again.data) == (304, b"")
+    # A setting that changes while the app serves counts from the next request.
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = datetime.timedelta(hours=1)
+    assert "max-age=3600" in client.get("/static/a.css").header("Cache-Control")
     assert client.get("/static/../app.py").status_code == 404
 
 
