@@ -3,8 +3,8 @@
 usage: run.py [--seconds S] [--rounds N] [--only NAME[,NAME...]] [--workloads A[,B...]] [--quick]
 
 The servers run on core 0 and the load generator on core 1, over 64 keep-alive connections. Rounds are
-interleaved: each visits every workload and every server, so that a drift of the machine touches all alike. CPU
-µs per request is the CPU time that the server's processes used, as the kernel counts it, divided by the
+interleaved: each visits every workload and every server, so that a drift of the machine touches all alike.
+CPU µs per request is the CPU time that the server's processes used, as the kernel counts it, divided by the
 requests answered.
 """
 

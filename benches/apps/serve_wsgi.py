@@ -1,4 +1,4 @@
-"""serve_wsgi.py SERVER PORT: the bare WSGI callable on bjoern or fastpysgi; with BENCH_APP=falcon, Falcon's."""
+"""serve_wsgi.py SERVER PORT: the bare WSGI callable, or with BENCH_APP=falcon Falcon's, on either."""
 
 import os
 import sys
