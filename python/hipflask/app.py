@@ -261,7 +261,7 @@ class Flask(App):
         """Answer OPTIONS with the methods that the URL has."""
         response = self.response_class()
         response.allow.update(request_ctx.url_adapter.allowed_methods())  # type: ignore[union-attr]
-        return response  # type: ignore[no-any-return]
+        return response
 
     def handle_user_exception(self, e: Exception) -> HTTPException | ft.ResponseReturnValue:
         """Find what to answer for an error in a view or hook: its handler's result, or an HTTP error itself.
@@ -370,7 +370,7 @@ class Flask(App):
             response = value
         elif isinstance(value, (str, bytes, bytearray, Iterator)):
             # The constructor sets status and headers.
-            return self.response_class(value, status=status, headers=headers)  # type: ignore[no-any-return]
+            return self.response_class(value, status, headers)  # type: ignore[arg-type]
         elif isinstance(value, (dict, list)):
             response = self.json.response(value)
         elif value is None:

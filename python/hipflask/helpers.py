@@ -117,7 +117,7 @@ def make_response(*args: Any) -> Response:
         args: Nothing for an empty response, else what the view would return, as one or several arguments.
     """
     if not args:
-        return current_app.response_class()  # type: ignore[no-any-return]
+        return current_app.response_class()
     return current_app.make_response(args[0] if len(args) == 1 else args)
 
 

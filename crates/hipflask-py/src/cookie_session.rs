@@ -90,7 +90,7 @@ impl CookieSessions {
             Some(permanent) => permanent.is_truthy()?,
             None => false,
         };
-        if !modified && !(permanent && flag(intern!(py, "SESSION_REFRESH_EACH_REQUEST"))?) {
+        if !(modified || permanent && flag(intern!(py, "SESSION_REFRESH_EACH_REQUEST"))?) {
             return Ok(Saving::Fields { vary, cookie: None });
         }
         let (Some(options), Some(attributes)) = (options, Attributes::of(config)?) else {

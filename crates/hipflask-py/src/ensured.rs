@@ -12,7 +12,10 @@ use pyo3::prelude::*;
 /// An app has as many entries as it has views and hooks; each keeps its function alive, so that an address is never
 /// another function's.
 #[derive(Default)]
-pub(crate) struct Ensured(RwLock<HashMap<usize, (Py<PyAny>, Py<PyAny>), BuildHasherDefault<AddressHasher>>>);
+pub(crate) struct Ensured(RwLock<HashMap<usize, Pair, BuildHasherDefault<AddressHasher>>>);
+
+/// A function, and what `ensure_sync` gave for it.
+type Pair = (Py<PyAny>, Py<PyAny>);
 
 /// Addresses come from the allocator, not from clients, and need no defence against chosen keys.
 #[derive(Default)]

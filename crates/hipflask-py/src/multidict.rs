@@ -39,10 +39,10 @@ pub(crate) fn bad_request_key(key: &Bound<'_, PyAny>) -> PyErr {
 
 /// The two items of a pair, which may be any iterable of two, as where Python unpacks.
 pub(crate) fn unpack<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-    if let Ok(tuple) = pair.cast::<PyTuple>() {
-        if tuple.len() == 2 {
-            return Ok((tuple.get_item(0)?, tuple.get_item(1)?));
-        }
+    if let Ok(tuple) = pair.cast::<PyTuple>()
+        && tuple.len() == 2
+    {
+        return Ok((tuple.get_item(0)?, tuple.get_item(1)?));
     }
     let items = pair.try_iter()?.take(3).collect::<PyResult<Vec<_>>>()?;
     match <[Bound<'py, PyAny>; 2]>::try_from(items) {

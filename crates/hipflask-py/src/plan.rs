@@ -86,7 +86,10 @@ struct StockJson {
 }
 
 /// The signals that the dispatcher sends, once `hipflask.signals` has been imported by somebody.
-pub(crate) struct Signals(PyOnceLock<[(Py<PyAny>, Py<PyDict>); Signal::COUNT]>);
+pub(crate) struct Signals(PyOnceLock<Found>);
+
+/// Each signal with its receivers.
+type Found = [(Py<PyAny>, Py<PyDict>); Signal::COUNT];
 
 /// Which signal. Those of teardown are sent by `do_teardown_request` and `do_teardown_appcontext`.
 #[derive(Clone, Copy)]
@@ -128,7 +131,7 @@ impl Signals {
         Ok((!receivers.bind(py).is_empty()).then(|| signal.bind(py).clone()))
     }
 
-    fn all(&self, py: Python<'_>) -> PyResult<Option<&[(Py<PyAny>, Py<PyDict>); Signal::COUNT]>> {
+    fn all(&self, py: Python<'_>) -> PyResult<Option<&Found>> {
         static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
         if let Some(all) = self.0.get(py) {
             return Ok(Some(all));

@@ -175,8 +175,8 @@ impl PyServer {
     ) -> PyResult<Self> {
         let mut config = server::Config {
             binds: binds
-                .iter()
-                .map(|bind| parse_bind(bind))
+                .into_iter()
+                .map(|bind| parse_bind(&bind))
                 .collect::<PyResult<Vec<_>>>()?
                 .into_iter()
                 .flatten()

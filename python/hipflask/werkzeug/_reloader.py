@@ -226,7 +226,7 @@ class WatchdogReloaderLoop(ReloaderLoop):
         super().__init__(*args, **kwargs)
         loop = self
 
-        class Handler(FileSystemEventHandler):
+        class Handler(FileSystemEventHandler):  # type: ignore[misc]
             def dispatch(self, event: Any) -> None:
                 path = os.fsdecode(event.src_path)
                 if _is_watched(path, loop.extra_files, loop.exclude_patterns):

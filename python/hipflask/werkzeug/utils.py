@@ -98,8 +98,8 @@ class environ_property(_DictAccessorProperty[_V]):
 class header_property(_DictAccessorProperty[_V]):
     """An attribute that reads and writes a field of `self.headers`."""
 
-    def lookup(self, obj: Request | Response) -> Headers:
-        """The headers that are read."""
+    def lookup(self, obj: Request | Response) -> Headers:  # type: ignore[override]
+        """The headers that are read: no mapping by their type, but enough of one here."""
         return obj.headers
 
 

@@ -133,7 +133,8 @@ class DebuggedApplication:
         if "__debugger__=yes" in environ.get("QUERY_STRING", ""):
             response = self._command(Request(environ))
             if response is not None:
-                return response(environ, start_response)
+                answer: Iterable[bytes] = response(environ, start_response)
+                return answer
         elif self.evalex and self.console_path is not None and environ.get("PATH_INFO") == self.console_path:
             return self.display_console(Request(environ))(environ, start_response)
         return self.debug_application(environ, start_response)

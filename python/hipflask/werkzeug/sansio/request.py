@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
 
 
-def _parse_date(value: str) -> datetime | None:
+def _parse_date(value: str | None) -> datetime | None:
     from ..http import parse_date
 
     return parse_date(value)

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from ..datastructures import (
         ContentRange,
         ContentSecurityPolicy,
+        Headers,
         HeaderSet,
         ResponseCacheControl,
         WWWAuthenticate,
     )
+    from ..http import COEP, COOP
 
 
 def _http(name: str) -> Callable[..., Any]:
@@ -134,7 +136,10 @@ class Response(ResponseBase):
     def __init__(
         self,
         status: int | str | HTTPStatus | None = None,
-        headers: Mapping[str, str | Iterable[str]] | Iterable[tuple[str, str]] | None = None,
+        headers: Headers
+        | Mapping[str, str | Iterable[str]]
+        | Iterable[tuple[str, str | Iterable[str]]]
+        | None = None,
         mimetype: str | None = None,
         content_type: str | None = None,
     ) -> None:

@@ -63,12 +63,13 @@ class Request(_SansIORequest):
 
         builder = EnvironBuilder(*args, **kwargs)
         try:
-            return builder.get_request(cls)
+            made: Self = builder.get_request(cls)  # type: ignore[assignment]
+            return made
         finally:
             builder.close()
 
     @classmethod
-    def application(cls, f: Callable[[Request], WSGIApplication]) -> WSGIApplication:
+    def application(cls, f: Callable[..., WSGIApplication]) -> WSGIApplication:
         """Make a WSGI application of a function that takes a request and returns a response.
 
         An :exc:`~hipflask.werkzeug.exceptions.HTTPException` raised in it becomes the response.

@@ -14,12 +14,14 @@ from ..sansio.response import Response as _SansIOResponse
 from ..utils import cached_property
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+    from http import HTTPStatus
     from types import TracebackType
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from typing_extensions import Self
 
+    from ..datastructures import Headers
     from .request import Request
 
 
@@ -50,8 +52,23 @@ class Response(_SansIOResponse):
     json_module: Any = json
     """What ``get_json`` calls ``loads`` of."""
 
-    # The native constructor as it is: a Python one would cost as much again.
-    __init__ = ResponseBase.__init__  # type: ignore[assignment]
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            response: Iterable[bytes] | bytes | Iterable[str] | str | None = None,
+            status: int | str | HTTPStatus | None = None,
+            headers: Headers
+            | Mapping[str, str | Iterable[str]]
+            | Iterable[tuple[str, str | Iterable[str]]]
+            | None = None,
+            mimetype: str | None = None,
+            content_type: str | None = None,
+            direct_passthrough: bool = False,
+        ) -> None: ...
+    else:
+        # The native constructor as it is: a Python one would cost as much again.
+        __init__ = ResponseBase.__init__
 
     def __repr__(self) -> str:
         if self.is_sequence:
@@ -78,7 +95,8 @@ class Response(_SansIOResponse):
 
             response = Response(*run_wsgi_app(response, environ))
         response.__class__ = cls
-        return response  # type: ignore[return-value]
+        made: Self = response
+        return made
 
     @classmethod
     def from_app(cls, app: WSGIApplication, environ: WSGIEnvironment, buffered: bool = False) -> Self:
@@ -164,7 +182,8 @@ class Response(_SansIOResponse):
         if environ["REQUEST_METHOD"] == "HEAD" or 100 <= status < 200 or status in (204, 304):
             return ClosingIterator((), self.close)
         if self.direct_passthrough:
-            return self.response
+            body: Iterable[bytes] = self.response
+            return body
         return ClosingIterator(self.iter_encoded(), self.close)
 
     def get_wsgi_response(
@@ -232,7 +251,8 @@ class Response(_SansIOResponse):
 
         Implements: RFC 9110 §13 conditional requests, §14 ranges.
         """
-        environ: WSGIEnvironment = getattr(request_or_environ, "environ", request_or_environ)
+        environ: WSGIEnvironment
+        environ = getattr(request_or_environ, "environ", request_or_environ)  # type: ignore[arg-type]
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return self
         from ..http import http_date, is_resource_modified, parse_etags
@@ -278,7 +298,7 @@ class Response(_SansIOResponse):
         start, stop = part
         self.headers["Content-Length"] = str(stop - start)
         self.headers["Accept-Ranges"] = "bytes" if accept_ranges is True else accept_ranges
-        self.content_range = content_range  # type: ignore[assignment]
+        self.content_range = content_range
         self.status_code = 206
         self._wrap_range_response(start, stop - start)
         return True
