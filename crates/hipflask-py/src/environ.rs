@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use hipflask_http::{RequestHead, Version};
+use hipflask_http::{Framing, RequestHead, Version};
 use hipflask_server::{Address, Body, ConnInfo};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -133,7 +133,11 @@ impl Engine {
         environ.set_item(intern!(py, "wsgi.url_scheme"), self.scheme())?;
         let input = InputStream::new(Arc::clone(self.body()), false, None);
         environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, input)?)?;
-        environ.set_item(intern!(py, "wsgi.input_terminated"), true)?;
+        if !matches!(head.framing(), Framing::Length(_)) {
+            // Where the length is known, a stream that somebody puts around this one is read up to it, never to an
+            // end: not everybody's `read` works without a size.
+            environ.set_item(intern!(py, "wsgi.input_terminated"), true)?;
+        }
         let errors = py.import(intern!(py, "sys"))?.getattr(intern!(py, "stderr"))?;
         environ.set_item(intern!(py, "wsgi.errors"), errors)?;
         environ.set_item(intern!(py, "wsgi.multithread"), true)?;

@@ -823,7 +823,8 @@ fn stream<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {
         ));
     }
     let limit = slf.getattr(intern!(py, "max_content_length"))?;
-    let Some(engine) = this.engine() else {
+    let engine = if has_replaced_input(slf, this)? { None } else { this.engine() };
+    let Some(engine) = engine else {
         let environ = slf.getattr(intern!(py, "environ"))?;
         let keyword = [(intern!(py, "max_content_length"), limit)].into_py_dict(py)?;
         return wsgi(py)?.call_method(intern!(py, "get_input_stream"), (environ,), Some(&keyword));
@@ -835,6 +836,13 @@ fn stream<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {
         return Err(too_large(py));
     }
     Ok(Bound::new(py, InputStream::new(Arc::clone(engine.body()), true, limit))?.into_any())
+}
+
+/// Whether somebody has put a stream of their own into the environ of an engine's request.
+fn has_replaced_input<'py>(slf: This<'_, 'py>, this: &RequestBase) -> PyResult<bool> {
+    let Some(environ) = this.slot(At::Environ).get(slf) else { return Ok(false) };
+    let input = environ.cast::<PyDict>()?.get_item(intern!(slf.py(), "wsgi.input"))?;
+    Ok(input.is_some_and(|input| !input.is_instance_of::<InputStream>()))
 }
 
 fn read_all<'py>(stream: &Bound<'py, PyAny>) -> Value<'py> {

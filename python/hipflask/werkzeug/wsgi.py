@@ -122,10 +122,10 @@ def get_input_stream(
         from .exceptions import RequestEntityTooLarge
 
         raise RequestEntityTooLarge()
+    if isinstance(stream, InputStream):
+        # The engine's own stream counts and tells a broken body from an ended one by itself.
+        return cast("IO[bytes]", stream.guarded(max_content_length))
     if "wsgi.input_terminated" in environ:
-        if isinstance(stream, InputStream):
-            # The engine's own stream counts and tells a broken body from an ended one by itself.
-            return cast("IO[bytes]", stream.guarded(max_content_length))
         if max_content_length is None:
             return stream
         return cast("IO[bytes]", LimitedStream(stream, max_content_length, is_max=True))
