@@ -104,8 +104,8 @@ GRANIAN = [
 
 PEERS = [
     Peer(
-        "raw loop (Rust, no Python)",
-        ["{root}/target/release/examples/raw", "127.0.0.1:{port}"],
+        "raw loop without Python",
+        ["{root}/target/release/examples/raw", "{port}"],
         ["plain", "json", "param"],
     ),
     Peer(
