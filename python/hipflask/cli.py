@@ -716,6 +716,13 @@ def show_server_banner(debug: bool, app_import_path: str | None) -> None:
     type=SeparatedPathType(),
     help=f"Patterns of files not to start again for, separated by {os.pathsep!r}.",
 )
+@click.option(
+    "--reloader",
+    type=click.Choice(("auto", "inotify", "stat", "watchfiles", "watchdog")),
+    default="auto",
+    help="How changes are noticed. 'stat' works on every file system.",
+)
+@click.option("--access-log/--no-access-log", default=None, help="Log each answer. On in debug mode.")
 @pass_script_info
 def run_command(
     info: ScriptInfo,
@@ -728,6 +735,8 @@ def run_command(
     cert: Any,
     extra_files: Iterable[str] | None,
     exclude_patterns: Iterable[str] | None,
+    reloader: str,
+    access_log: bool | None,
 ) -> None:
     """Serve the application that IMPORT, --app or FLASK_APP names.
 
@@ -737,36 +746,20 @@ def run_command(
 
     if import_path is not None:
         info.app_import_path, info.create_app = import_path, None
-    served: WSGIApplication
-    try:
-        served = info.load_app()
-    except Exception as error:
-        if not is_running_from_reloader():
-            raise
-        # The reloader waits for the next change; until then the browser shows what is wrong.
-        traceback.print_exc()
-        served = _failing_app(error)
     debug = get_debug_flag()
     use_reloader = debug if reload is None else reload
     use_debugger = debug if debugger is None else debugger
-    show_server_banner(debug, info.app_import_path)
     if cert is not None:
-        from .werkzeug.serving import run_simple
-
-        run_simple(
-            host,
-            port,
-            served,
-            use_reloader=use_reloader,
-            use_debugger=use_debugger,
-            threaded=with_threads,
-            ssl_context=cert,
-            extra_files=extra_files,
-            exclude_patterns=exclude_patterns,
+        raise click.UsageError(
+            "Hipflask does not speak TLS yet, so --cert cannot be used: put a proxy such as Caddy or nginx in"
+            " front of it, or leave the option out."
         )
-        return
     from .serving import run
 
+    # The reloader's first process does not import the application: the others start as copies of it.
+    served: Any = None
+    if not use_reloader or is_running_from_reloader():
+        served = _load_to_serve(info)
     run(
         served,
         host,
@@ -776,7 +769,23 @@ def run_command(
         threads=None if with_threads else 1,
         extra_files=extra_files,
         exclude_patterns=exclude_patterns,
+        reloader_type=reloader,
+        access_log=debug if access_log is None else access_log,
+        about=f"{info.app_import_path or 'the app'}, debug mode {'on' if debug else 'off'}",
+        load=(lambda: _load_to_serve(info)) if served is None else None,
     )
+
+
+def _load_to_serve(info: ScriptInfo) -> WSGIApplication:
+    """Load the application; after a reload, one that cannot be loaded is served as its error."""
+    try:
+        return info.load_app()
+    except Exception as error:
+        if not os.environ.get("HIPFLASK_RELOADS"):
+            raise
+        # The reloader waits for the next change; until then the browser shows what is wrong.
+        traceback.print_exc()
+        return _failing_app(error)
 
 
 run_command.params[:0] = (_as_flask_option, _app_option, _debug_option)

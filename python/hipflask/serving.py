@@ -12,14 +12,21 @@ import typing as t
 from . import _core
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from logging import Logger
 
     from _typeshed.wsgi import WSGIApplication
 
 # What a process that reloads passes to its children: the number of the listening socket, which outlives them.
 _SOCKET_VARIABLE = "HIPFLASK_SERVER_FD"
+# Set in those children that were started because something changed.
+_RELOADS_VARIABLE = "HIPFLASK_RELOADS"
 _GRACE_SECONDS = 30.0
+# How long a server that is told to stop waits before it says what it waits for.
+_PATIENT_SECONDS = 0.5
+# How long views get that are cut off.
+_END_SECONDS = 0.5
+_BACKLOG = 1024
 
 
 def server_logger() -> Logger:
@@ -55,29 +62,61 @@ def _listen_here(host: str, port: int) -> int:
     if host.startswith("unix:"):
         path = host.removeprefix("unix:").removeprefix("//")
         listener = socket.socket(socket.AF_UNIX)
+        if _is_stale(path):
+            os.unlink(path)
         listener.bind(path)
-        listener.listen(1024)
+        listener.listen(_BACKLOG)
     else:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=1024)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     listener.set_inheritable(True)
     return listener.detach()
 
 
-def _address_in_use(error: OSError, host: str, port: int) -> t.NoReturn:
-    """Say in one sentence what to do about a port that cannot be had."""
-    import errno
+def _is_stale(path: str) -> bool:
+    """Whether a path is a socket that a server left behind, where nobody listens any more."""
+    import socket
+    import stat
 
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _explain(error: OSError, host: str, port: int) -> t.NoReturn:
+    """Say in one sentence why nothing can listen there and what to do, and leave."""
+    import errno
+    import socket
+
+    is_unix = host.startswith("unix:")
+    where = host if is_unix else f"{host} port {port}"
+    other = "choose another path with --host" if is_unix else "choose another port with --port"
     if error.errno == errno.EADDRINUSE:
-        reason = (
-            f"Port {port} on {host} is in use by another program:"
-            " stop that program, or choose another port with --port."
-        )
+        reason = f"{where} is in use by another program: stop that program, or {other}."
+        if sys.platform == "darwin" and port == 5000:
+            reason += " (On macOS it may be the AirPlay receiver, which System Settings turns off.)"
+    elif error.errno == errno.EACCES and is_unix:
+        reason = f"This user may not write to the directory of {host}: {other}."
     elif error.errno == errno.EACCES:
         reason = f"Port {port} needs more rights than this user has: choose a port above 1023 with --port."
+    elif error.errno == errno.EADDRNOTAVAIL:
+        reason = (
+            f"{host} is not an address of this machine: choose one with --host, such as 127.0.0.1 or 0.0.0.0."
+        )
+    elif isinstance(error, socket.gaierror):
+        reason = (
+            f"{host!r} is no address and no known name: choose one with --host, such as 127.0.0.1 or 0.0.0.0."
+        )
     else:
-        reason = f"Cannot listen on {host} port {port}: {error.strerror or error}."
-    print(reason, file=sys.stderr)
+        reason = f"Cannot listen on {where}: {error.strerror or error}."
+    print(f"Error: {reason}", file=sys.stderr)
     raise SystemExit(1) from error
 
 
@@ -96,6 +135,8 @@ def run(
     threads: int | None = None,
     access_log: bool = False,
     quiet: bool = False,
+    about: str = "",
+    load: Callable[[], WSGIApplication] | None = None,
 ) -> None:
     """Serve an application until the process is told to stop.
 
@@ -111,68 +152,131 @@ def run(
         extra_files: Further files to watch.
         exclude_patterns: Patterns of files not to watch.
         reloader_interval: Seconds between looks at the files, where changes cannot be waited for.
-        reloader_type: ``auto``, ``stat`` or ``watchfiles``.
+        reloader_type: ``auto``, ``inotify``, ``stat``, ``watchfiles`` or ``watchdog``.
         threads: The most views that run at the same time.
         access_log: Write a line for each answer to standard error.
         quiet: Do not say where the server listens.
+        about: What is served, for the line that says where.
+        load: Imports what is served in the place of `app`, in the process that the reloader starts.
 
     Raises:
         SystemExit: If the address cannot be had.
     """
-    if use_debugger:
-        from .werkzeug.debug import DebuggedApplication
-
-        debugged = DebuggedApplication(app, evalex=use_evalex)
-        debugged.trusted_hosts.append(host)
-        app = debugged
-
-    if not use_reloader:
-        _serve(app, host, port, threads, access_log, quiet, os.environ.get(_SOCKET_VARIABLE))
-        return
-
-    from .werkzeug._reloader import run_with_reloader
     from .werkzeug.serving import is_running_from_reloader
 
-    if not is_running_from_reloader():
+    if use_reloader and not is_running_from_reloader():
         try:
             descriptor = _listen_here(host, port)
         except OSError as error:
-            _address_in_use(error, host, port)
+            _explain(error, host, port)
         os.environ[_SOCKET_VARIABLE] = str(descriptor)
 
-    run_with_reloader(
-        lambda: _serve(app, host, port, threads, access_log, quiet, os.environ.get(_SOCKET_VARIABLE)),
-        extra_files=extra_files,
-        exclude_patterns=exclude_patterns,
-        interval=reloader_interval,
-        reloader_type=reloader_type,
-    )
+    served = app
+
+    def prepare() -> None:
+        nonlocal served
+        if load is not None:
+            served = load()
+
+    def serve() -> None:
+        wsgi = served
+        if use_debugger:
+            from .werkzeug.debug import DebuggedApplication
+
+            wsgi = debugged = DebuggedApplication(wsgi, evalex=use_evalex)
+            debugged.trusted_hosts.append(host)
+        _serve(wsgi, host, port, threads, access_log, "" if quiet else _ready_line(about))
+
+    if not use_reloader:
+        prepare()
+        serve()
+        return
+
+    from .werkzeug._reloader import run_with_reloader
+
+    if load is not None and not is_running_from_reloader():
+        _warm_up(use_debugger)
+    try:
+        run_with_reloader(
+            serve,
+            extra_files=extra_files,
+            exclude_patterns=exclude_patterns,
+            interval=reloader_interval,
+            reloader_type=reloader_type,
+            prepare=None if load is None else prepare,
+        )
+    finally:
+        if not is_running_from_reloader():
+            _remove_socket(host)
+
+
+def _warm_up(use_debugger: bool) -> None:
+    """Import what applications import, so that copies of this process have it."""
+    import logging  # noqa: F401
+
+    import jinja2  # noqa: F401
+
+    from . import app, blueprints, json, sessions, templating  # noqa: F401
+    from .werkzeug import serving  # noqa: F401
+
+    if use_debugger:
+        from .werkzeug import debug  # noqa: F401
+
+
+def _ready_line(about: str) -> str:
+    """What to print when the server listens; `{}` stands for where."""
+    if os.environ.get(_RELOADS_VARIABLE):
+        return " * Ready again"
+    return f" * Running on {{}} ({about}{'; ' if about else ''}press CTRL+C to quit)"
+
+
+def _remove_socket(host: str) -> None:
+    if host.startswith("unix:"):
+        import contextlib
+
+        with contextlib.suppress(OSError):
+            os.unlink(host.removeprefix("unix:").removeprefix("//"))
 
 
 def _serve(
-    app: WSGIApplication,
-    host: str,
-    port: int,
-    threads: int | None,
-    access_log: bool,
-    quiet: bool,
-    descriptor: str | None,
+    app: WSGIApplication, host: str, port: int, threads: int | None, access_log: bool, ready_line: str
 ) -> None:
+    descriptor = os.environ.get(_SOCKET_VARIABLE)
+    if descriptor is None and host.startswith("unix:") and _is_stale(_bind_text(host, port)[5:]):
+        os.unlink(_bind_text(host, port)[5:])
     bind = _bind_text(host, port) if descriptor is None else f"fd:{descriptor}"
     try:
         server = _core.Server(app, [bind], threads=threads, access_log=access_log)
     except OSError as error:
-        _address_in_use(error, host, port)
+        _explain(error, host, port)
     server.start()
     # The reloader ends the process from the main thread: the engine's threads must be gone before Python is.
     import atexit
 
-    atexit.register(server.stop, 0)
-    if not quiet:
-        for address in server.addresses:
-            where = address if address.startswith("unix:") else f"http://{address}"
-            print(f" * Running on {where} (Press CTRL+C to quit)", flush=True)
+    atexit.register(end_at_exit, server)
+    if ready_line:
+        where = " and ".join(
+            address if address.startswith("unix:") else f"http://{address}" for address in server.addresses
+        )
+        print(ready_line.format(where), flush=True)
     _wait_and_stop(server)
+    if descriptor is None:
+        _remove_socket(host)
+
+
+def end_at_exit(server: _core.Server) -> None:
+    """Stop a server because the process ends; a view that does not come back does not hold that up."""
+    if server.stop(0, _END_SECONDS):
+        return
+    _leave()
+
+
+def _leave() -> t.NoReturn:
+    """End the process at once: a thread is in a view that does not come back."""
+    module = sys.modules.get(f"{__package__}.werkzeug._reloader")
+    print(" * A view did not come back and was cut off", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(getattr(module, "exit_status", 0))
 
 
 def _wait_and_stop(server: _core.Server) -> None:
@@ -201,9 +305,21 @@ def _wait_and_stop(server: _core.Server) -> None:
             tell.send(b"\0")
 
         threading.Thread(target=stop, name="hipflask-stop", daemon=True).start()
-        while (number := told.recv(1)[0]) != 0:
+        told.settimeout(_PATIENT_SECONDS)
+        while True:
+            try:
+                number = told.recv(1)[0]
+            except TimeoutError:
+                told.settimeout(None)
+                print(
+                    " * Requests still run: waiting for them (press CTRL+C again to cut them off)", flush=True
+                )
+                continue
+            if number == 0:
+                break
             if number in stopping:
-                server.stop(0)
+                end_at_exit(server)
+                break
     finally:
         signal.set_wakeup_fd(previous_fd)
         for number, handler in previous.items():

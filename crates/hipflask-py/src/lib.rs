@@ -22,6 +22,7 @@ mod serve;
 mod session;
 mod slot;
 mod unattended;
+mod watch;
 mod wsgi;
 
 use pyo3::prelude::*;
@@ -44,5 +45,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     router::register(module)?;
     routes::register(module)?;
     serve::register(module)?;
-    session::register(module)
+    session::register(module)?;
+    watch::register(module)
 }

@@ -3,6 +3,7 @@
 //! Serving threads are the engine's; each keeps one interpreter thread state for its whole life. Python's main thread
 //! only starts and stops the server (see `hipflask/serving.py`).
 
+use std::io::{IsTerminal as _, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,24 +94,57 @@ impl Handler for Application {
     }
 }
 
-/// The access log: a line in the common log format for each answer, written to standard error in batches.
+/// The access log: time, client, request, status and duration of each answer, a line each on standard error.
 struct AccessLog {
-    buffer: Vec<u8>,
+    line: Vec<u8>,
+    /// Whether somebody watches: then the status is in colour.
+    coloured: bool,
 }
 
 impl AccessLog {
-    fn write(&mut self, answered: &Answered<'_>) {
-        use std::io::Write as _;
-        self.buffer.clear();
-        // A vector takes whatever is written, and standard error has nowhere to report its own failure.
-        let request = String::from_utf8_lossy(answered.request);
-        let _ = writeln!(
-            self.buffer,
-            "{} \"{request}\" {} {}",
-            answered.conn.peer, answered.status, answered.sent
-        );
-        let _ = std::io::stderr().write_all(&self.buffer);
+    fn new() -> Self {
+        Self { line: Vec::new(), coloured: std::io::stderr().is_terminal() }
     }
+
+    fn write(&mut self, answered: &Answered<'_>) {
+        self.line.clear();
+        let request = String::from_utf8_lossy(answered.request);
+        let (before, after) = match (self.coloured, answered.status) {
+            (false, _) => ("", ""),
+            (_, ..=299) => ("\x1b[32m", "\x1b[0m"),
+            (_, ..=399) => ("\x1b[36m", "\x1b[0m"),
+            (_, ..=499) => ("\x1b[33m", "\x1b[0m"),
+            (_, _) => ("\x1b[1;31m", "\x1b[0m"),
+        };
+        let client = match &answered.conn.peer {
+            server::Address::Tcp(address) => address.ip().to_string(),
+            unix @ server::Address::Unix(_) => unix.to_string(),
+        };
+        let milliseconds = answered.took.as_secs_f64() * 1000.0;
+        // A vector takes whatever is written, and standard error has nowhere to report its own failure.
+        let _ = write!(self.line, "[{}] {client} ", clock());
+        for character in request.chars() {
+            // A control character could rewrite the terminal's lines.
+            let _ = match character.is_control() {
+                true => write!(self.line, "{}", character.escape_default()),
+                false => write!(self.line, "{character}"),
+            };
+        }
+        let _ = writeln!(self.line, " {before}{}{after} {milliseconds:.1} ms", answered.status);
+        let _ = std::io::stderr().write_all(&self.line);
+    }
+}
+
+/// The time of day where the server is.
+fn clock() -> String {
+    // SAFETY: a `tm` is plain numbers and a pointer that is never followed here; both pointers are to living locals.
+    let now = unsafe {
+        let seconds = libc::time(std::ptr::null_mut());
+        let mut now: libc::tm = std::mem::zeroed();
+        libc::localtime_r(&raw const seconds, &raw mut now);
+        now
+    };
+    format!("{:02}:{:02}:{:02}", now.tm_hour, now.tm_min, now.tm_sec)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -189,7 +223,7 @@ impl PyServer {
         }
         let bound = server::Server::bind(config)?;
         let dispatcher = Dispatcher::new(app)?;
-        let access_log = access_log.then(|| Mutex::new(AccessLog { buffer: Vec::new() }));
+        let access_log = access_log.then(|| Mutex::new(AccessLog::new()));
         Ok(Self {
             addresses: bound.local_addrs().iter().map(ToString::to_string).collect(),
             application: Arc::new(Application { dispatcher, access_log }),
@@ -218,20 +252,34 @@ impl PyServer {
 
     /// Stop: accept nothing more, finish what runs for at most `grace` seconds, then cut the rest.
     ///
-    /// Returns when every serving thread has ended. May be called again, with less grace, from another thread.
-    #[pyo3(signature = (grace=30.0))]
-    fn stop(&self, py: Python<'_>, grace: f64) -> PyResult<()> {
-        let grace =
-            Duration::try_from_secs_f64(grace).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    /// May be called again, with less grace, from another thread.
+    ///
+    /// Args:
+    ///     grace: Seconds that requests get to finish.
+    ///     wait: The most seconds to wait for the end; as long as it takes if None.
+    ///
+    /// Returns:
+    ///     Whether every serving thread has ended. A view that does not come back keeps its thread.
+    #[pyo3(signature = (grace=30.0, wait=None))]
+    fn stop(&self, py: Python<'_>, grace: f64, wait: Option<f64>) -> PyResult<bool> {
+        let seconds = |number| {
+            Duration::try_from_secs_f64(number).map_err(|error| PyValueError::new_err(error.to_string()))
+        };
+        let (grace, wait) = (seconds(grace)?, wait.map(seconds).transpose()?);
         locked(&self.bound).take();
         let running = locked(&self.running).clone();
-        if let Some(running) = running {
+        Ok(running.is_none_or(|running| {
             py.detach(|| {
                 running.stop(Some(grace));
-                running.wait();
-            });
-        }
-        Ok(())
+                match wait {
+                    Some(wait) => running.wait_timeout(wait),
+                    None => {
+                        running.wait();
+                        true
+                    }
+                }
+            })
+        }))
     }
 }
 

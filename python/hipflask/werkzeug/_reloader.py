@@ -2,7 +2,7 @@
 
 Two processes: the first one holds the listening socket and starts the second over and over; the second one
 serves in a thread and watches files in its main thread. When a file changes it exits with status 3, which
-means "once more".
+means "once more". If it cannot even start, the first one waits for the next change.
 
 Does not reload modules inside a running process: stale references would make that unreliable.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ._internal import _log
 
@@ -24,6 +24,21 @@ if TYPE_CHECKING:
 
 #: The exit status that asks to be started again.
 _AGAIN = 3
+
+#: The exit status that asks for the program's command to be run again, since a copy would be out of date.
+_AFRESH = 4
+
+#: Set by the first process: when it started the second one, in seconds since the epoch.
+_STARTED_VARIABLE = "HIPFLASK_RELOADER_STARTED"
+
+#: Set by the first process, if the second one is not the first of its kind: how many there were.
+_RELOADS_VARIABLE = "HIPFLASK_RELOADS"
+
+#: Seconds that the second process has for ending by itself.
+_END_SECONDS = 5.0
+
+#: Seconds within which a file that was moved away is back, if an editor is saving it.
+_SAVING_SECONDS = 0.05
 
 #: Seconds between two looks at the known files, whatever the interval between two searches for new ones.
 _LOOK = 0.1
@@ -38,6 +53,8 @@ _ignore_common_dirs = {
     ".pytest_cache",
     ".mypy_cache",
     "node_modules",
+    ".ruff_cache",
+    ".eggs",
 }
 
 #: Python's own modules do not change under a developer's hands.
@@ -53,8 +70,13 @@ def run_with_reloader(
     exclude_patterns: Iterable[str] | None = None,
     interval: int | float = 1,
     reloader_type: str = "auto",
+    *,
+    prepare: Callable[[], None] | None = None,
 ) -> None:
     """Run a function in a process that is started again when files change.
+
+    The second process runs the program's command from its beginning. With `prepare`, it is a copy of the first
+    one instead, which must have imported nothing of the application: that starts in a fraction of the time.
 
     Args:
         main_func: What to run; it is stopped by the end of its process.
@@ -62,6 +84,7 @@ def run_with_reloader(
         exclude_patterns: Files to ignore (`fnmatch`).
         interval: Seconds between two searches for new files.
         reloader_type: A key of `reloader_loops`.
+        prepare: Called in the second process before the function; loads the application.
 
     Raises:
         SystemExit: In the first process, with the status of the second when that ends for good; in the
@@ -73,7 +96,11 @@ def run_with_reloader(
     loop = reloader_loops[reloader_type](extra_files, exclude_patterns, interval)
     try:
         if os.environ.get("WERKZEUG_RUN_MAIN") != "true":
-            sys.exit(loop.restart_with_reloader())
+            status = loop.restart_with_reloader(copy=prepare is not None)
+            if status is not None:
+                sys.exit(status)
+        if prepare is not None:
+            prepare()
 
         import threading
 
@@ -83,6 +110,164 @@ def run_with_reloader(
             thread.start()
             loop.run()
     except KeyboardInterrupt:
+        pass
+    except SystemExit as end:
+        if _copied and end.code == exit_status:
+            _leave_copy()
+        raise
+
+
+#: The status with which this process is about to end, for those who must end it in another way.
+exit_status = 0
+
+
+#: The files of modules that this process has from the one it is a copy of.
+_copied: frozenset[str] = frozenset()
+
+
+class _Child(Protocol):
+    """What the first process does with the second: a part of `subprocess.Popen`."""
+
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class _Copy:
+    """A process that was forked. Does for it what `subprocess.Popen` does."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; returns the exit status, negative for a signal."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            pid, status = os.waitpid(self._pid, 0 if until is None else os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            if until is not None and time.monotonic() > until:
+                raise TimeoutError
+            time.sleep(0.01)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        import signal
+
+        os.kill(self._pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        import signal
+
+        os.kill(self._pid, signal.SIGKILL)
+
+
+class _Command:
+    """The program's command, in a process of its own."""
+
+    def __init__(self, environ: dict[str, str]) -> None:
+        import subprocess
+
+        self._process = subprocess.Popen(_get_args_for_reloading(), env=environ, close_fds=False)
+        self.terminate, self.kill = self._process.terminate, self._process.kill
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end, and say as the others do that it takes too long."""
+        import subprocess
+
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+
+
+def _child_environ(reloads: int) -> dict[str, str]:
+    environ = {"WERKZEUG_RUN_MAIN": "true", "HIPFLASK_RUN_MAIN": "true", _STARTED_VARIABLE: repr(time.time())}
+    if reloads:
+        environ[_RELOADS_VARIABLE] = str(reloads)
+    return environ
+
+
+def _run_command(reloads: int) -> _Child:
+    return _Command({**os.environ, **_child_environ(reloads)})
+
+
+def _copy_process(reloads: int) -> _Child | None:
+    """Fork; returns None in the copy."""
+    global _copied
+
+    _copied = frozenset(_iter_module_paths())
+    for stream in (sys.stdout, sys.stderr):
+        # What waits in a buffer would be printed twice.
+        if stream is not None:
+            stream.flush()
+    pid = os.fork()
+    if pid:
+        return _Copy(pid)
+    os.environ.update(_child_environ(reloads))
+    return None
+
+
+def _leave_copy() -> None:
+    """End a copy, as the end of Python does but for taking apart what both processes have: that is slow."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(exit_status)
+
+
+def _can_be_copied() -> bool:
+    """Whether a copy of this process would do.
+
+    It would not with several threads: the copy would have none of the others, but what they hold. Nor with
+    modules of the application, which may have to be read again.
+    """
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if any(not path.startswith((*_stat_ignore_scan, own)) for path in _iter_module_paths()):
+        return False
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
+
+
+def _wait_for(child: _Child) -> int:
+    """Wait for the serving process, and pass the wish to stop on to it."""
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        # A terminal has told the other process too.
+        try:
+            child.wait(0.5)
+        except (TimeoutError, KeyboardInterrupt):
+            _end(child)
+        raise
+    except BaseException:
+        _end(child)
+        raise
+
+
+def _end(child: _Child) -> None:
+    """End the serving process, by force if it does not end in time or somebody loses patience."""
+    child.terminate()
+    try:
+        child.wait(_END_SECONDS)
+    except (TimeoutError, KeyboardInterrupt):
+        child.kill()
+        child.wait()
+
+
+def _forget_compiled(path: str) -> None:
+    """Delete a module's compiled form: it is told from a stale one by whole seconds and the file's size alone."""
+    import importlib.util
+
+    try:
+        os.unlink(importlib.util.cache_from_source(path))
+    except (OSError, NotImplementedError):
         pass
 
 
@@ -124,21 +309,50 @@ class ReloaderLoop:
     def run_step(self) -> None:
         """Look once."""
 
-    def restart_with_reloader(self) -> int:
-        """Start the serving process until it ends with something else than the wish to be started again."""
-        import subprocess
+    def restart_with_reloader(self, copy: bool = False) -> int | None:
+        """Start the serving process until it ends with something else than the wish to be started again.
 
-        environ = {**os.environ, "WERKZEUG_RUN_MAIN": "true", "HIPFLASK_RUN_MAIN": "true"}
+        One that fails after a change (a syntax error, say) is started again after the next change.
+
+        Args:
+            copy: Start copies of this process, not its command.
+
+        Returns:
+            The status of the last one; None in a copy.
+        """
+        reloads = 0
         while True:
-            _log("info", f" * Restarting with {self.name}")
-            status = subprocess.call(_get_args_for_reloading(), env=environ, close_fds=False)
-            if status != _AGAIN:
-                return status
+            copy = copy and _can_be_copied()
+            child = _copy_process(reloads) if copy else _run_command(reloads)
+            if child is None:
+                return None
+            status = _wait_for(child)
+            reloads += 1
+            if status == _AFRESH:
+                copy = False
+            elif status != _AGAIN:
+                if reloads == 1 or status <= 0:
+                    return status
+                _log("error", f" * The program ended with status {status}: waiting for the next change")
+                self._wait_for_change()
+
+    def _wait_for_change(self) -> None:
+        os.environ.pop(_STARTED_VARIABLE, None)
+        try:
+            with self:
+                self.run()
+        except SystemExit as end:
+            if end.code != _AGAIN:
+                raise
 
     def trigger_reload(self, filename: str) -> None:
         """End this process, because of a file."""
+        global exit_status
+
         self.log_reload(filename)
-        sys.exit(_AGAIN)
+        _forget_compiled(filename)
+        exit_status = _AFRESH if filename in _copied else _AGAIN
+        sys.exit(exit_status)
 
     def log_reload(self, filename: str | bytes) -> None:
         """Say which file changed."""
@@ -179,6 +393,84 @@ class StatReloaderLoop(ReloaderLoop):
                 continue
             if mtime > self.mtimes.setdefault(path, mtime):
                 self.trigger_reload(path)
+
+
+class InotifyReloaderLoop(ReloaderLoop):
+    """Lets the kernel tell, without any package. Linux alone has it."""
+
+    name = "inotify"
+
+    def __enter__(self) -> ReloaderLoop:
+        """Watch the directories that matter."""
+        from .._core import Watcher
+
+        self.watcher = Watcher()
+        self.watched: set[str] = set()
+        self._modules = 0
+        self._parent = os.getppid()
+        self._started = float(os.environ.get(_STARTED_VARIABLE) or time.time())
+        return super().__enter__()
+
+    def run_step(self) -> None:
+        """Watch directories that modules were imported from since the last step; at first, all."""
+        if self._modules == len(sys.modules):
+            return
+        self._modules = len(sys.modules)
+        for directory in _find_directories(self.extra_files, self.exclude_patterns, self.watched):
+            self._watch(directory)
+
+    def _watch(self, directory: str) -> None:
+        self.watched.add(directory)
+        try:
+            self.watcher.add(directory)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return
+        # What was saved while this process started may have been read before.
+        for entry in os.scandir(directory):
+            if self._matters(entry.path) and self._is_new(entry.path):
+                self.trigger_reload(entry.path)
+
+    def _is_new(self, path: str) -> bool:
+        """Whether a file was saved after this process was started. A time to come is a clock that is wrong."""
+        try:
+            return self._started < os.stat(path).st_mtime < time.time()
+        except OSError:
+            return False
+
+    def _matters(self, path: str) -> bool:
+        return _is_watched(path, self.extra_files, self.exclude_patterns)
+
+    def run(self) -> None:
+        """Wait for a change, and look now and then for new modules."""
+        try:
+            while True:
+                for path, what in self.watcher.wait(self.interval):
+                    self._notice(path, what)
+                self.run_step()
+                if os.getppid() != self._parent:
+                    # Nobody is left who could start this process again, or stop it.
+                    sys.exit(0)
+        except OSError as error:
+            # The number of watches has a limit for each user.
+            _log("warning", f" * Cannot watch all files ({error.strerror}): looking at each of them instead")
+        with StatReloaderLoop(self.extra_files, self.exclude_patterns, self.interval) as loop:
+            loop.run()
+
+    def _notice(self, path: str, what: str) -> None:
+        if what == "created":
+            # A file is told of again when it is written.
+            if os.path.isdir(path) and os.path.basename(path) not in _ignore_common_dirs:
+                for directory, _ in _source_directories(path):
+                    self._watch(directory)
+        elif not self._matters(path):
+            return
+        elif what == "attributes":
+            if self._is_new(path):
+                self.trigger_reload(path)
+        else:
+            if what == "gone":
+                time.sleep(_SAVING_SECONDS)
+            self.trigger_reload(path)
 
 
 class WatchfilesReloaderLoop(ReloaderLoop):
@@ -286,13 +578,18 @@ class _Loops(dict[str, type[ReloaderLoop]]):
     def __missing__(self, key: str) -> type[ReloaderLoop]:
         if key != "auto":
             raise KeyError(key)
+        if sys.platform == "linux":
+            return InotifyReloaderLoop
         from importlib.util import find_spec
 
         return WatchfilesReloaderLoop if find_spec("watchfiles") is not None else StatReloaderLoop
 
 
 reloader_loops: dict[str, type[ReloaderLoop]] = _Loops(
-    stat=StatReloaderLoop, watchfiles=WatchfilesReloaderLoop, watchdog=WatchdogReloaderLoop
+    inotify=InotifyReloaderLoop,
+    stat=StatReloaderLoop,
+    watchfiles=WatchfilesReloaderLoop,
+    watchdog=WatchdogReloaderLoop,
 )
 
 
@@ -341,17 +638,44 @@ def _find_stat_paths(extra_files: set[str], exclude_patterns: set[str]) -> set[s
 
 
 def _walk(top: str) -> Iterator[str]:
-    """The Python files below a directory. Goes no deeper where neither a directory nor its parent has any."""
+    """The Python files below a directory."""
+    for directory, sources in _source_directories(top):
+        yield from (os.path.join(directory, name) for name in sources)
+
+
+def _source_directories(top: str) -> Iterator[tuple[str, list[str]]]:
+    """The directories from one downwards, and their Python files.
+
+    Goes no deeper where neither a directory nor its parent has any, and into no virtual environment.
+    """
     has_python = {os.path.dirname(top): True}
     for directory, subdirectories, files in os.walk(top):
-        if directory.startswith(_stat_ignore_scan) or os.path.basename(directory) in _ignore_common_dirs:
+        skipped = (
+            directory.startswith(_stat_ignore_scan) or os.path.basename(directory) in _ignore_common_dirs
+        )
+        if skipped or "pyvenv.cfg" in files:
             subdirectories.clear()
             continue
         sources = [name for name in files if name.endswith((".py", ".pyc"))]
-        yield from (os.path.join(directory, name) for name in sources)
+        yield directory, sources
         if not sources and not has_python[os.path.dirname(directory)]:
             subdirectories.clear()
         has_python[directory] = bool(sources)
+
+
+def _find_directories(extra_files: set[str], exclude_patterns: set[str], known: set[str]) -> set[str]:
+    """The directories to watch, each for itself: of modules, below `sys.path`, of extra files."""
+    found = {os.path.dirname(path) for path in _iter_module_paths()}
+    for path in (*sys.path, *extra_files):
+        path = os.path.abspath(path)
+        if os.path.isdir(path):
+            if path not in known:
+                found.update(directory for directory, _ in _source_directories(path))
+        elif os.path.exists(path) or path in extra_files:
+            found.add(os.path.dirname(path))
+    found = {path for path in found - known if "-packages" not in path and os.path.isdir(path)}
+    found = {path for path in found if not path.startswith(_ignore_always)}
+    return _without(found, exclude_patterns)
 
 
 def _find_watchdog_paths(extra_files: set[str], exclude_patterns: set[str]) -> set[str]:
@@ -400,4 +724,6 @@ def _is_watched(path: str, extra_files: set[str], exclude_patterns: set[str]) ->
         return False
     if any(fnmatch.fnmatch(path, pattern) for pattern in exclude_patterns):
         return False
-    return path.endswith((".py", ".pyc", ".zip")) or path in extra_files
+    return path.endswith((".py", ".pyc", ".zip")) or any(
+        path == extra or path.startswith(extra + os.sep) for extra in extra_files
+    )

@@ -96,8 +96,7 @@ class DebuggedApplication:
         self._lock = threading.Lock()
         if not pin_security:
             self.pin = None
-        elif pin_logging and os.environ.get("WERKZEUG_RUN_MAIN") == "true":
-            _log("warning", " * Debugger is active!")
+        elif pin_logging and os.environ.get("WERKZEUG_RUN_MAIN") == "true" and _is_first_start():
             if self.pin is None:
                 _log("warning", " * Debugger PIN disabled. DEBUGGER UNSECURED!")
             else:
@@ -337,6 +336,11 @@ class _ConsoleFrame:
 
     def eval(self, code: str) -> str:
         return self.console.eval(code)
+
+
+def _is_first_start() -> bool:
+    """Whether the reloader has not started this process again: the PIN stays the same."""
+    return "HIPFLASK_RELOADS" not in os.environ
 
 
 def hash_pin(pin: str) -> str:
