@@ -73,5 +73,8 @@ wheel: setup ## Build the wheel and the source distribution into dist/
 bench: build ## Measure Hipflask beside its peers; writes benches/RESULTS.md
 	$(BIN)/python benches/run.py
 
+ecosystem: build ## Run the test suites of Flask's extensions on Flask and on Hipflask
+	$(BIN)/python tests/ecosystem/run --write $(EXTENSIONS)
+
 clean: ## Remove what was built
 	rm -rf target $(VENV) dist .cache benches/.envs

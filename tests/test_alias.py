@@ -128,6 +128,34 @@ CASES = {
             pass
         list(distributions())
     """,
+    "names that Flask's modules import are found in them": """
+        from flask.app import Rule, ft
+        from flask.cli import import_string
+        from flask.json import tag
+        from flask.signals import Namespace
+        from flask.testing import EnvironBuilder
+        from flask.wrappers import BadRequest, t
+        import flask, blinker, typing, werkzeug.exceptions, werkzeug.routing
+        assert Rule is werkzeug.routing.Rule
+        assert Namespace is blinker.Namespace
+        assert BadRequest is werkzeug.exceptions.BadRequest
+        assert t is typing
+        assert not hasattr(flask.signals, "Rule")
+        from hipflask import _imported_names
+        from importlib import import_module
+        for module, names in _imported_names._IMPORTED.items():
+            for name in names.split():
+                getattr(import_module(module), name.partition("=")[0])
+    """,
+    "everything is imported with a star": """
+        names = {}
+        exec("from flask import *; from flask.signals import *; from werkzeug import *", names)
+        import flask, flask.app, werkzeug.test
+        assert names["Flask"] is flask.app.Flask
+        assert names["request_started"] is flask.request_started
+        assert names["sessions"] is flask.sessions
+        assert names["Client"] is werkzeug.test.Client
+    """,
     "from flask import submodule": """
         from flask import json, sessions, config
         assert json.__name__ == "hipflask.json"

@@ -734,6 +734,28 @@ def test_a_response_is_picklable_and_collected():
     assert alive() is None
 
 
+def test_a_response_takes_the_state_of_another():
+    class Adopting(FlaskResponse):
+        def __init__(self, other):
+            self.__dict__ = other.__dict__
+            self.timeout = 10
+
+    other = FlaskResponse("abc", 201, {"X": "1"})
+    other.extra = "kept"
+    closed = []
+    other.call_on_close(lambda: closed.append(True))
+    adopting = Adopting(other)
+    assert (adopting.data, adopting.status, adopting.extra) == (b"abc", "201 CREATED", "kept")
+    assert adopting.headers is other.headers
+    assert adopting.response is other.response
+    assert other.timeout == 10
+    adopting.close()
+    assert closed == [True]
+    assert vars(other).keys() >= {"headers", "response", "extra", "timeout"}
+    other.status = 404
+    assert vars(other)["status"] == "404 NOT FOUND"
+
+
 def test_force_type_changes_the_class():
     response = Response("x", 418)
     assert type(FlaskResponse.force_type(response)) is FlaskResponse

@@ -109,6 +109,9 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
     elif name in _SUBMODULES:
         return import_module(f"{__name__}.{name}")
+    elif name == "__all__":
+        # For `from hipflask import *`, which takes what `import flask` has loaded.
+        return sorted({*_EXPORTS, *_SUBMODULES})
     elif name == "__version__":
         from importlib.metadata import version
         from warnings import warn

@@ -56,6 +56,11 @@ def install_as_flask() -> None:
     sys.meta_path.append(_ReferenceVersions())
 
 
+def _real_name(name: str) -> str:
+    top, dot, rest = name.partition(".")
+    return _TARGETS.get(top, top) + dot + rest
+
+
 def _is_ours(module: Any) -> bool:
     return bool(getattr(module, "__name__", "").partition(".")[0] == "hipflask")
 
@@ -67,17 +72,17 @@ class _AliasFinder:
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Find the module that stands behind an aliased name."""
-        top, dot, rest = fullname.partition(".")
+        top = fullname.partition(".")[0]
         if top not in _TARGETS:
             return None
-        ours = _TARGETS[top] + dot + rest
+        ours = _real_name(fullname)
         if ours not in sys.modules and not _provided(ours):
             return _installed_spec(fullname) if top == "werkzeug" else None
         module = importlib.import_module(ours)
         own = module.__spec__
         spec = importlib.machinery.ModuleSpec(
             fullname,
-            cast("Loader", _AliasLoader(module)),
+            cast("Loader", _AliasLoader(module, fullname)),
             origin=own.origin if own is not None else None,
             is_package=hasattr(module, "__path__"),
         )
@@ -90,8 +95,9 @@ class _AliasFinder:
 class _AliasLoader:
     """Hands out a module that is loaded already, and answers questions about it under the alias' name."""
 
-    def __init__(self, module: ModuleType) -> None:
+    def __init__(self, module: ModuleType, alias: str) -> None:
         self._module = module
+        self._alias = alias
         self._spec = module.__spec__
         self._identity = {key: vars(module)[key] for key in _IDENTITY if key in vars(module)}
 
@@ -103,6 +109,9 @@ class _AliasLoader:
         """Undo what importlib wrote into the module: pickling and reloading go by its real name."""
         module.__spec__ = self._spec
         vars(module).update(self._identity)
+        from ._imported_names import answer_for
+
+        answer_for(module, self._alias, _real_name)
 
     # The module's own loader refuses names that are not its own, so each question is passed on with the real
     # name.

@@ -53,6 +53,8 @@ def __getattr__(name: str) -> Any:
         if namespace is None:
             namespace = __getattr__("_signals")
         value = _made[name] = namespace.signal(name.replace("_", "-"))
+    elif name == "__all__":
+        return list(_NAMES)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

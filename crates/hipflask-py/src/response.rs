@@ -471,8 +471,16 @@ impl ResponseBase {
     }
 
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let py = slf.py();
+        let state = slf.as_any().getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?.copy()?;
+        state.update(Self::_native_state(slf)?.as_mapping())?;
+        Ok(state)
+    }
+
+    /// What of the response is not in its ``__dict__``, in the terms of ``__setstate__``.
+    fn _native_state<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         let (py, this, any) = (slf.py(), slf.get(), slf.as_any());
-        let state = any.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?.copy()?;
+        let state = PyDict::new(py);
         state.set_item("headers", this.fields(any)?)?;
         state.set_item("status", this.status_line(any)?)?;
         state.set_item("response", this.iterable(any)?)?;

@@ -17,6 +17,8 @@ _HOMES = {"run_simple": "serving", "Client": "test", "Request": "wrappers", "Res
 
 
 def __getattr__(name: str) -> object:
+    if name == "__all__":
+        return sorted(_HOMES)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

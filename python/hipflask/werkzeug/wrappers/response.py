@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from .request import Request
 
 
+# Where a response's own attributes are.
+_attributes: Any = vars(ResponseBase)["__dict__"]
+
+
 class Response(_SansIOResponse):
     """A response with its body; also a WSGI application that sends it.
 
@@ -51,6 +55,23 @@ class Response(_SansIOResponse):
 
     json_module: Any = json
     """What ``get_json`` calls ``loads`` of."""
+
+    if not TYPE_CHECKING:
+
+        @property
+        def __dict__(self) -> dict[str, Any]:
+            """The attributes, those that are kept natively too: ``vars(response)`` shows them.
+
+            One response takes the state of another by ``self.__dict__ = other.__dict__``.
+            """
+            attributes = _attributes.__get__(self)
+            attributes.update(self._native_state())
+            return attributes
+
+        @__dict__.setter
+        def __dict__(self, attributes: dict[str, Any]) -> None:
+            _attributes.__set__(self, attributes)
+            self.__setstate__({name: attributes[name] for name in self._native_state() if name in attributes})
 
     if TYPE_CHECKING:
 
