@@ -124,12 +124,10 @@ def secure_filename(filename: str) -> str:
         ASCII letters, digits, `_`, `-` and `.`, without separators or leading dots. May be empty: choose a
         name of your own then.
 
-    >>> secure_filename("My cool movie.mov")
-    'My_cool_movie.mov'
-    >>> secure_filename("../../../etc/passwd")
-    'etc_passwd'
-    >>> secure_filename("a caf\xe9's menu.txt")
-    'a_cafes_menu.txt'
+    >>> secure_filename("summer holidays (2).jpeg")
+    'summer_holidays_2.jpeg'
+    >>> secure_filename("../.ssh/authorized_keys")
+    'ssh_authorized_keys'
     """
     import re
 
