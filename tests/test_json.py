@@ -14,7 +14,8 @@ import sys
 import uuid
 
 import pytest
-from hypothesis import example, given, settings
+from examples import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hipflask import Flask, request
@@ -72,14 +73,14 @@ def dumps(obj, **kwargs):
     return json.dumps(obj, **kwargs) if text is None else text
 
 
-@settings(max_examples=1500, deadline=None)
+@examples(500)
 @given(values, layouts, st.booleans(), st.booleans())
 def test_the_writer_gives_the_bytes_of_the_standard_library(obj, layout, sort_keys, ensure_ascii):
     kwargs = {"default": _default, "sort_keys": sort_keys, "ensure_ascii": ensure_ascii, **layout}
     assert outcome(dumps, obj, **kwargs) == outcome(json.dumps, obj, **kwargs)
 
 
-@settings(max_examples=3000, deadline=None)
+@examples(1000)
 @given(st.floats())
 @example(5e-324)
 @example(1e16)
@@ -95,7 +96,7 @@ def test_a_float_is_written_as_its_repr(number):
     assert json_dumps(number) == json.dumps(number)
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(values.map(lambda value: json.dumps(value, default=str, skipkeys=True)) | st.text())
 @example("[1e999]")
 @example('{"a":1,"a":2}')

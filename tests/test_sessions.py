@@ -12,7 +12,8 @@ import zlib
 
 import itsdangerous
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
@@ -83,7 +84,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(200)
 @given(st.dictionaries(st.text(), values))
 def test_native_cookies_are_those_of_itsdangerous(data):
     app = Flask(__name__)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class Blueprint(SansioBlueprint):
-    __doc__ = SansioBlueprint.__doc__
+    """Routes, hooks, handlers, templates and static files that an app takes as one.
+
+    Implements: flask.Blueprint (3.1).
+    """
 
     def send_static_file(self, filename: str) -> Response:
         """The view of the static files' rule.

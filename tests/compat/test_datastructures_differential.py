@@ -13,7 +13,8 @@ import werkzeug.datastructures as their_ds
 import werkzeug.http as their_http
 import werkzeug.sansio.http as their_sansio
 import werkzeug.urls as their_urls
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import hipflask.werkzeug.datastructures as our_ds
@@ -21,7 +22,7 @@ import hipflask.werkzeug.http as our_http
 import hipflask.werkzeug.sansio.http as our_sansio
 import hipflask.werkzeug.urls as our_urls
 
-MANY = settings(max_examples=400, deadline=None)
+MANY = examples(300)
 
 
 def plain(value: Any) -> Any:
@@ -153,7 +154,8 @@ def test_environ_headers_read_alike(environ: Any, key: Any) -> None:
     assert run(our_ds.EnvironHeaders) == run(their_ds.EnvironHeaders)
 
 
-keys = st.sampled_from(["a", "b", "c", 1, None, ("t",)])
+# Not None: Werkzeug cannot say that this key has no values.
+keys = st.sampled_from(["a", "b", "c", 1, False, ("t",)])
 scalars = st.one_of(st.text(max_size=3), st.integers(-3, 30), st.none())
 dict_sources = st.one_of(
     st.none(),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import werkzeug.datastructures
 import werkzeug.routing
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -237,7 +238,7 @@ def methods_sorted(text: Any) -> Any:
     return (*text[:3], shown, text[4])
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(examples(200), suppress_health_check=list(HealthCheck))
 @given(maps(), st.integers(0, 2**32))
 def test_maps_agree(given_map: tuple[list[dict[str, Any]], dict[str, Any]], seed: int) -> None:
     given_rules, options = given_map
@@ -346,7 +347,7 @@ ARGUMENTS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.one_of(st.sampled_from(ARGUMENTS), st.text("a1.,='\" -_é", max_size=12)))
 def test_converter_arguments_are_parsed_alike(text: str) -> None:
     results = []

@@ -12,7 +12,8 @@ import werkzeug.middleware.proxy_fix
 import werkzeug.security
 import werkzeug.test
 import werkzeug.utils
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import hipflask.werkzeug.middleware.proxy_fix
@@ -50,7 +51,7 @@ def test_secure_filename(name):
     assert ours == theirs
 
 
-@settings(deadline=None, max_examples=10)
+@examples(10)
 @given(
     st.text(max_size=10).filter(lambda text: "\0" not in text),
     st.sampled_from(["scrypt:2048:8:1", "pbkdf2:sha1:5"]),
