@@ -56,6 +56,7 @@ lint: setup ## Formatting, lints, types, stubs
 	$(BIN)/ruff format --check python tests benches examples
 	$(BIN)/ruff check python tests benches examples
 	$(BIN)/mypy
+	$(BIN)/pyright
 	$(BIN)/python -m mypy.stubtest hipflask._core --allowlist tests/stubtest-allowlist.txt
 
 fmt: setup ## Format everything

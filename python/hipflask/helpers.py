@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
-    from typing import IO, Any, AnyStr, NoReturn, overload
+    from typing import IO, Any, AnyStr, Literal, NoReturn, overload
 
     from . import werkzeug as werkzeug
     from .werkzeug.wrappers import Response as BaseResponse
@@ -184,6 +184,22 @@ def flash(message: str, category: str = "message") -> None:
     session["_flashes"] = flashes
     app = current_app._get_current_object()  # type: ignore[attr-defined]
     signals.send("message_flashed", app, message=message, category=category)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def get_flashed_messages(
+        with_categories: Literal[False] = False, category_filter: Iterable[str] = ()
+    ) -> list[str]: ...
+    @overload
+    def get_flashed_messages(
+        with_categories: Literal[True], category_filter: Iterable[str] = ()
+    ) -> list[tuple[str, str]]: ...
+    @overload
+    def get_flashed_messages(
+        with_categories: bool = False, category_filter: Iterable[str] = ()
+    ) -> list[str] | list[tuple[str, str]]: ...
 
 
 def get_flashed_messages(

@@ -29,7 +29,8 @@ class View:
     # Whether each request gets an object of its own. If not, keep no request's data on `self`.
     init_every_request: ClassVar[bool] = True
 
-    def dispatch_request(self) -> ft.ResponseReturnValue:
+    # The type of a method that takes any arguments lets subclasses name theirs.
+    def dispatch_request(self, *args: Any, **kwargs: Any) -> ft.ResponseReturnValue:
         """Answer a request. URL variables come as keyword arguments."""
         raise NotImplementedError
 

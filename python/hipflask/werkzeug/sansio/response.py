@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         ResponseCacheControl,
         WWWAuthenticate,
     )
-    from ..http import COEP, COOP
+    from ..http import COEP, COOP  # noqa: F401
 
 
 def _http(name: str) -> Callable[..., Any]:
