@@ -1,7 +1,7 @@
 """How long it takes from saving a file to the first answer of the new code, under `hipflask run --debug`.
 
-Writes a five-line application to a temporary folder, serves it, and then again and again changes the text that
-it answers with and asks for it until the new text comes. Prints each time, the median and the spread.
+Writes a five-line application to a temporary folder, serves it, and then again and again changes the text
+that it answers with and asks for it until the new text comes. Prints each time, the median and the spread.
 
     python benches/reload.py [--times 20] [--type auto]
 """

@@ -42,10 +42,10 @@ def write_report(results: dict) -> None:
     machine = results["machine"]
     parts = [
         "# Results\n",
-        f"Measured with `{machine['command']}` on {machine['date']}: {machine['cpu']}, {machine['cores']} cores,"
-        f" Linux {machine['kernel']}, CPython {machine['python']}. The server has one core, the load generator"
-        " the other; 64 keep-alive connections; medians of interleaved rounds, ± half the range. “fails”"
-        " means that answers were wrong or the connection broke.\n",
+        f"Measured with `{machine['command']}` on {machine['date']}: {machine['cpu']},"
+        f" {machine['cores']} cores, Linux {machine['kernel']}, CPython {machine['python']}. The server has one core, the"
+        " load generator the other; 64 keep-alive connections; medians of interleaved rounds, ± half the"
+        " range. “fails” means that answers were wrong or the connection broke.\n",
         "## CPU µs per request\n",
         table(
             ["server", *main],

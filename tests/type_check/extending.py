@@ -1,4 +1,4 @@
-"""Converters, JSON providers, session interfaces, request and response classes of users' own; tests of apps."""
+"""Converters, JSON providers, sessions, request and response classes of users' own; tests of apps."""
 
 from __future__ import annotations
 

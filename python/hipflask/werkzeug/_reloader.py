@@ -75,8 +75,8 @@ def run_with_reloader(
 ) -> None:
     """Run a function in a process that is started again when files change.
 
-    The second process runs the program's command from its beginning. With `prepare`, it is a copy of the first
-    one instead, which must have imported nothing of the application: that starts in a fraction of the time.
+    The second process runs the program's command from its beginning. With `prepare`, it is a copy of the
+    first one instead, which must have imported nothing of the application: that starts in a fraction of the time.
 
     Args:
         main_func: What to run; it is stopped by the end of its process.
@@ -262,13 +262,12 @@ def _end(child: _Child) -> None:
 
 
 def _forget_compiled(path: str) -> None:
-    """Delete a module's compiled form: it is told from a stale one by whole seconds and the file's size alone."""
+    """Delete a module's compiled form: only whole seconds and the file's size tell it from a stale one."""
+    import contextlib
     import importlib.util
 
-    try:
+    with contextlib.suppress(OSError, NotImplementedError):
         os.unlink(importlib.util.cache_from_source(path))
-    except (OSError, NotImplementedError):
-        pass
 
 
 class ReloaderLoop:
@@ -431,7 +430,7 @@ class InotifyReloaderLoop(ReloaderLoop):
                 self.trigger_reload(entry.path)
 
     def _is_new(self, path: str) -> bool:
-        """Whether a file was saved after this process was started. A time to come is a clock that is wrong."""
+        """Whether a file was saved after this process was started. A time to come is a wrong clock."""
         try:
             return self._started < os.stat(path).st_mtime < time.time()
         except OSError:
