@@ -78,8 +78,12 @@ pub struct Config {
     pub limits: Limits,
     /// How long each step may take.
     pub timeouts: Timeouts,
-    /// A body up to this size is read before the view is called; a longer one is read by the view. 64 KiB.
+    /// A body up to this size is read before the view is called; a longer one is read by the view, on a worker. 256 KiB:
+    /// what forms and small uploads need.
     pub buffer_body: u64,
+    /// All bodies that are being read before their views are called, at most; with more, views read theirs themselves.
+    /// 64 MiB: many slow clients together cannot take more.
+    pub buffer_bodies: u64,
     /// What is left of an unread body up to this size is read and dropped to keep the connection. 64 KiB.
     pub drain_body: u64,
     /// What [`Running::stop`](crate::Running::stop) waits for requests by default. 30 s.
@@ -102,7 +106,8 @@ impl Default for Config {
             only_v6: false,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
-            buffer_body: 64 * 1024,
+            buffer_body: 256 * 1024,
+            buffer_bodies: 64 * 1024 * 1024,
             drain_body: 64 * 1024,
             grace: Duration::from_secs(30),
             tell_answers: false,

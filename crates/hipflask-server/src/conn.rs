@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use hipflask_http::response::BodyEncoder;
@@ -29,6 +30,29 @@ pub(crate) struct Pending<T> {
     pub(crate) body: Vec<u8>,
     pub(crate) wanted: usize,
     pub(crate) pace: Pace,
+    /// Given back, by being dropped, when the body is handed on or the connection ends.
+    pub(crate) _reserved: Reserved,
+}
+
+/// A part of what all bodies together may hold while they are being collected.
+pub(crate) struct Reserved {
+    budget: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Reserved {
+    /// Takes so many bytes of the budget, if there are as many left of `most`.
+    pub(crate) fn take(budget: &Arc<AtomicU64>, bytes: u64, most: u64) -> Option<Reserved> {
+        let before = budget.fetch_add(bytes, Ordering::Relaxed);
+        let reserved = Reserved { budget: Arc::clone(budget), bytes };
+        (before.saturating_add(bytes) <= most).then_some(reserved)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.budget.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// What a connection does next, once its output is out.
@@ -219,8 +243,20 @@ impl<T> Conn<T> {
             self.inbuf.drain(..self.at);
             self.at = 0;
         }
+        let mut inbuf = std::mem::take(&mut self.inbuf);
+        let filled = self.receive(&mut inbuf, READ);
+        self.inbuf = inbuf;
+        filled
+    }
+
+    /// Reads at most `want` bytes from the socket behind what `body` holds, not touching what comes after.
+    pub(crate) fn fill_body(&mut self, body: &mut Vec<u8>, want: usize) -> Filled {
+        if self.readable { self.receive(body, want) } else { Filled::Nothing }
+    }
+
+    fn receive(&mut self, into: &mut Vec<u8>, most: usize) -> Filled {
         loop {
-            return match self.socket.recv(&mut self.inbuf, READ) {
+            return match self.socket.recv(into, most) {
                 Ok(0) => {
                     self.ended = true;
                     Filled::End
@@ -229,7 +265,7 @@ impl<T> Conn<T> {
                     self.starved = false;
                     // A short read has emptied the socket (epoll(7)); what comes later is a new event. The end of the
                     // stream may have come with these bytes, and is no new event.
-                    if count < READ && !self.ending {
+                    if count < most && !self.ending {
                         self.readable = false;
                     }
                     Filled::Some

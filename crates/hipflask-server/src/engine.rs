@@ -6,7 +6,7 @@ mod work;
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -41,6 +41,8 @@ pub(crate) struct Engine<H: Handler> {
     config: Config,
     /// The limits of heads. A body's length is judged when its route is known.
     head_limits: Limits,
+    /// Bytes of all bodies that are being collected.
+    collecting: Arc<AtomicU64>,
     pool: Pool<H::Ticket>,
     seat: Arc<Seat<Reactor<H::Ticket>>>,
     /// Connections on their way back from workers.
@@ -87,6 +89,7 @@ impl<H: Handler> Engine<H> {
             grace: Mutex::new(config.grace),
             head_limits: Limits { body: u64::MAX, ..config.limits.clone() },
             config,
+            collecting: Arc::default(),
             seat,
             inbox: Mutex::new(Vec::new()),
             inbox_full: AtomicBool::new(false),

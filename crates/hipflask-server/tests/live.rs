@@ -201,7 +201,7 @@ fn a_late_body_is_refused_whether_buffered_or_streamed() {
 fn bodies_arrive_whole_whatever_their_framing() {
     let live = app().serve(Config::default());
     let mut client = live.client();
-    for length in [0, 1, 65_536, 65_537, 3_000_000] {
+    for length in [0, 1, 65_536, 65_537, 262_144, 262_145, 3_000_000] {
         let body: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
         assert_eq!(client.post("/echo", &body).body, body);
         client.send("POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -230,7 +230,7 @@ fn a_truncated_body_is_an_error_never_a_short_body() {
         })
         .serve(Config::default());
     let chunked = "POST /upload HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
-    let long = "POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\nhello";
+    let long = "POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\nhello";
     for request in [chunked, long] {
         let mut client = live.client();
         client.send(request);
@@ -835,4 +835,19 @@ fn reactors_that_change_hands_all_the_time_lose_no_request_and_no_order() {
         client.join().expect("every request is answered in its turn");
     }
     assert!(live.app.notices.lock().unwrap().contains(&Notice::Retaken));
+}
+
+#[test]
+fn bodies_beyond_the_common_room_are_read_by_their_views() {
+    // Room for one of them: while it is being collected, the second goes to its view as a stream.
+    let live = app().serve(Config { buffer_bodies: 100_000, ..Config::default() });
+    let mut first = live.client();
+    first.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 90000\r\n\r\n");
+    first.send(vec![b'a'; 80_000]);
+    let mut second = live.client();
+    second.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 90000\r\n\r\n");
+    second.send(vec![b'b'; 90_000]);
+    assert_eq!(second.response().body, vec![b'b'; 90_000]);
+    first.send(vec![b'a'; 10_000]);
+    assert_eq!(first.response().body, vec![b'a'; 90_000]);
 }

@@ -12,7 +12,7 @@ use hipflask_http::response::CONTINUE;
 use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead};
 
 use crate::body::{self, Body, Intake, Lender, Pace};
-use crate::conn::{BATCH, Filled, Pending, Phase, Pushed, Record};
+use crate::conn::{BATCH, Filled, Pending, Phase, Pushed, Record, Reserved};
 use crate::exchange::Notice;
 use crate::handler::{Handler, Routed};
 use crate::history::{Lane, RouteHistory};
@@ -232,6 +232,33 @@ impl<H: Handler> Engine<H> {
         mut conn: Link<H>,
         here: &mut Here<H>,
     ) -> Flow<H> {
+        // A body that is being collected is read into its place, with nothing of what follows it.
+        if conn.unread().is_empty() && matches!(conn.phase, Phase::Collect(_)) {
+            let Phase::Collect(mut pending) = std::mem::replace(&mut conn.phase, Phase::Ready) else {
+                return Flow::On(lead, conn);
+            };
+            let (had, want) = (pending.body.len(), pending.wanted.saturating_sub(pending.body.len()));
+            let filled = conn.fill_body(&mut pending.body, want);
+            pending.pace.progress(lead.now, pending.body.len() - had);
+            let is_complete = pending.body.len() >= pending.wanted;
+            if filled == Filled::Some && is_complete {
+                let Pending { head, ticket, history, body, .. } = *pending;
+                return self.invoke(lead, conn, head, (Body::Buffered(body), None), ticket, history, here);
+            }
+            conn.phase = Phase::Collect(pending);
+            return match filled {
+                Filled::Some => Flow::On(lead, conn),
+                Filled::Nothing => {
+                    lead.park(conn);
+                    Flow::Next(lead)
+                }
+                Filled::End | Filled::Broken => {
+                    self.ended_early(&conn);
+                    lead.close(conn);
+                    Flow::Next(lead)
+                }
+            };
+        }
         if conn.readable && conn.inbuf.capacity() == 0 {
             conn.inbuf = lead.buffer();
         }
@@ -358,6 +385,11 @@ impl<H: Handler> Engine<H> {
         }
     }
 
+    /// Room for a body to be collected in, unless all bodies together hold too much already.
+    fn reserve(&self, length: u64) -> Option<Reserved> {
+        Reserved::take(&self.collecting, length, self.config.buffer_bodies)
+    }
+
     /// Decides how a view gets its body.
     #[allow(clippy::too_many_arguments, reason = "the parts of one request, used once")]
     pub(super) fn receive(
@@ -394,12 +426,19 @@ impl<H: Handler> Engine<H> {
                         here,
                     );
                 }
-                if head.expects_continue() && conn.unread().is_empty() {
-                    conn.out.extend_from_slice(CONTINUE);
+                // A client that asks first is asked to send no more than would be dropped if the view does not read it.
+                let asks_first = head.expects_continue() && conn.unread().is_empty();
+                if (!asks_first || length <= self.config.drain_body)
+                    && let Some(reserved) = self.reserve(length)
+                {
+                    if asks_first {
+                        conn.out.extend_from_slice(CONTINUE);
+                    }
+                    let (body, pace) = (Vec::with_capacity(wanted), Pace::new(lead.now));
+                    let pending = Pending { head, ticket, history, body, wanted, pace, _reserved: reserved };
+                    conn.phase = Phase::Collect(Box::new(pending));
+                    return Flow::On(lead, conn);
                 }
-                let (body, pace) = (Vec::with_capacity(wanted), Pace::new(lead.now));
-                conn.phase = Phase::Collect(Box::new(Pending { head, ticket, history, body, wanted, pace }));
-                return Flow::On(lead, conn);
             }
             Framing::Length(_) | Framing::Chunked => {}
         }
