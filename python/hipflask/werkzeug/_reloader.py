@@ -76,7 +76,8 @@ def run_with_reloader(
     """Run a function in a process that is started again when files change.
 
     The second process runs the program's command from its beginning. With `prepare`, it is a copy of the
-    first one instead, which must have imported nothing of the application: that starts in a fraction of the time.
+    first one instead, which must have imported nothing of the application: that starts in a fraction of the
+    time.
 
     Args:
         main_func: What to run; it is stopped by the end of its process.
