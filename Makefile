@@ -68,7 +68,7 @@ check: lint test ## What continuous integration runs
 
 wheel: setup ## Build the wheel and the source distribution into dist/
 	rm -rf dist
-	$(BIN)/maturin build --release --out dist
+	$(BIN)/maturin build --release --interpreter $(BIN)/python --out dist
 	$(BIN)/maturin sdist --out dist
 
 bench: build ## Measure Hipflask beside its peers; writes benches/RESULTS.md

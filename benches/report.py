@@ -44,8 +44,8 @@ def write_report(results: dict) -> None:
         "# Results\n",
         f"Measured with `{machine['command']}` on {machine['date']}: {machine['cpu']},"
         f" {machine['cores']} cores, Linux {machine['kernel']}, CPython {machine['python']}. The server has"
-        " one core, the load generator the other; 64 keep-alive connections; medians of interleaved rounds, ± half the"
-        " range. “fails” means that answers were wrong or the connection broke.\n",
+        " one core, the load generator the other; 64 keep-alive connections; medians of interleaved rounds, ±"
+        " half the range. “fails” means that answers were wrong or the connection broke.\n",
         "## CPU µs per request\n",
         table(
             ["server", *main],
