@@ -37,7 +37,7 @@ def maturin(*arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that `HIPFLASK_WHEEL` names, else one of the code as it is, in the profile that `make` tests."""
+    """The wheel that `HIPFLASK_WHEEL` names, else one of the code as it is, in the profile of `make test`."""
     if os.environ.get("HIPFLASK_WHEEL"):
         return Path(os.environ["HIPFLASK_WHEEL"]).resolve()
     folder = tmp_path_factory.mktemp("wheel")
