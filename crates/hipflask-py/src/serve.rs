@@ -73,7 +73,10 @@ impl Handler for Application {
     }
 
     fn refused(&self, refusal: &Refusal, conn: &ConnInfo) {
-        let line = format!("{}: refused with {}: {}", conn.peer, refusal.status, refusal.reason);
+        let line = match refusal.status {
+            0 => format!("{}: closed: {}", conn.peer, refusal.reason),
+            status => format!("{}: refused with {status}: {}", conn.peer, refusal.reason),
+        };
         Python::attach(|py| log(py, "warning", &line));
     }
 
