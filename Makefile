@@ -77,5 +77,9 @@ bench: build ## Measure Hipflask beside its peers; writes benches/RESULTS.md
 ecosystem: build ## Run the test suites of Flask's extensions on Flask and on Hipflask
 	$(BIN)/python tests/ecosystem/run --write $(EXTENSIONS)
 
+docs: setup ## Write the reference from the docstrings, and run what the pages show
+	$(BIN)/python docs/build_reference.py
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
 clean: ## Remove what was built
 	rm -rf target $(VENV) dist .cache benches/.envs

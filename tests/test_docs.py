@@ -187,8 +187,8 @@ def test_a_page_shows_what_happens(path):
 
 
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
-#: Made by `make bench` and `make docs`.
-GENERATED = {"benches/results.svg", "benches/RESULTS.md"}
+#: Made by `make bench`.
+GENERATED = {"benches/results.svg", "benches/RESULTS.md", "docs/cli.md", "docs/development.md"}
 
 
 def heading_anchors(text: str) -> set[str]:
@@ -257,6 +257,9 @@ def test_the_limits_are_those_of_the_code():
     assert shown["requests that wait for a thread"] == count("queue")
     assert shown["open connections"] == count("max_connections")
     assert shown["kernel's queue"] == count("backlog")
+    assert f"a body up to {kib('buffer_body')} is read before the view is called" in text
+    assert ("at most 64 MiB for all such" in text, code["buffer_bodies"]) == (True, "64 * 1024 * 1024")
+    assert f"read and dropped up to {kib('drain_body')} to" in text
     assert shown["for a head"].startswith(seconds("header"))
     assert shown["pause in a body"] == seconds("body")
     assert shown["rate of a body"].startswith(f"{code['body_rate']} bytes/s")
@@ -283,7 +286,19 @@ def test_the_settings_are_those_of_flask():
 
 PUBLIC_MODULES = [
     *("app", "blueprints", "cli", "config", "ctx", "globals", "helpers", "json", "json.provider", "json.tag"),
-    *("sessions", "signals", "templating", "testing", "typing", "views", "wrappers"),
+    *(
+        "sessions",
+        "signals",
+        "templating",
+        "testing",
+        "typing",
+        "views",
+        "wrappers",
+        "werkzeug.datastructures",
+    ),
+    *("werkzeug.exceptions", "werkzeug.formparser", "werkzeug.http", "werkzeug.routing", "werkzeug.security"),
+    *("werkzeug.serving", "werkzeug.test", "werkzeug.urls", "werkzeug.utils", "werkzeug.wrappers"),
+    *("werkzeug.wrappers.request", "werkzeug.wrappers.response", "werkzeug.wsgi"),
 ]
 
 
@@ -296,7 +311,8 @@ def undocumented(module: str) -> Iterator[str]:
     if not loaded.__doc__:
         yield module
     for name, value in vars(loaded).items():
-        if name.startswith("_") or getattr(value, "__module__", None) != module:
+        home = getattr(value, "__module__", None) or ""
+        if name.startswith("_") or not (home == module or home.startswith(f"{module}.")):
             continue
         if inspect.isfunction(value) and not value.__doc__:
             yield f"{module}.{name}"
@@ -326,6 +342,14 @@ def test_every_export_has_a_docstring():
 
     names = [*hipflask._EXPORTS, "install_as_flask"]
     assert [name for name in names if not getattr(hipflask, name).__doc__] == []
+
+
+def test_the_reference_has_every_export():
+    import hipflask
+
+    for name, module in hipflask._EXPORTS.items():
+        page = (ROOT / "docs/reference" / f"{module}.md").read_text()
+        assert re.search(rf"(?m)^## (class )?`{name}\b", page), f"{name}: run `make docs`"
 
 
 if __name__ == "__main__":

@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     appcontext_popped: NamedSignal
     message_flashed: NamedSignal
 
-_NAMES = (
-    "template_rendered",
-    "before_render_template",
-    "request_started",
-    "request_finished",
-    "request_tearing_down",
-    "got_request_exception",
-    "appcontext_tearing_down",
-    "appcontext_pushed",
-    "appcontext_popped",
-    "message_flashed",
-)
+_NAMES = {
+    "template_rendered": "A template was rendered; receivers get `template` and `context`.",
+    "before_render_template": "A template is about to be rendered; receivers get `template` and `context`.",
+    "request_started": "The context of a request is there; no hook has run yet.",
+    "request_finished": "A response is about to be sent; receivers get `response`.",
+    "request_tearing_down": "A request's context is going; receivers get the error as `exc`, or None.",
+    "got_request_exception": "An error is about to become a 500; receivers get it as `exception`.",
+    "appcontext_tearing_down": "An app's context is going; receivers get the error as `exc`, or None.",
+    "appcontext_pushed": "An app's context was bound.",
+    "appcontext_popped": "An app's context was unbound.",
+    "message_flashed": "A message was flashed; receivers get `message` and `category`.",
+}
 
 # The signals that exist so far. The native dispatcher holds this dict too: it is changed, never replaced.
 _made: dict[str, NamedSignal] = {}
@@ -52,7 +52,7 @@ def __getattr__(name: str) -> Any:
         namespace = globals().get("_signals")
         if namespace is None:
             namespace = __getattr__("_signals")
-        value = _made[name] = namespace.signal(name.replace("_", "-"))
+        value = _made[name] = namespace.signal(name.replace("_", "-"), doc=_NAMES[name])
     elif name == "__all__":
         return list(_NAMES)
     else:
