@@ -18,10 +18,10 @@ from types import FunctionType, MethodType
 
 from . import signals
 from ._lazy import imported
-from .blueprints import _open_resource
+from .blueprints import _open_resource, _send_static_file
 from .ctx import AppContext, RequestContext
 from .globals import _cv_app, _cv_request, g, request, request_ctx, session
-from .helpers import get_debug_flag, get_load_dotenv, send_from_directory
+from .helpers import get_debug_flag, get_load_dotenv
 from .sansio.app import App
 from .sansio.scaffold import _sentinel
 from .werkzeug.datastructures import Headers, ImmutableDict
@@ -597,11 +597,9 @@ class Flask(App):
 
         Raises:
             RuntimeError: If there is no static folder.
+            NotFound: If there is no such file, or it is a link that leads out of the folder.
         """
-        if not self.has_static_folder:
-            raise RuntimeError("'static_folder' must be set to serve static_files.")
-        assert self.static_folder is not None
-        return send_from_directory(self.static_folder, filename, max_age=self.get_send_file_max_age(filename))
+        return _send_static_file(self, filename)
 
     def open_resource(self, resource: str, mode: str = "rb", encoding: str | None = None) -> IO[Any]:
         """Open a file for reading, relative to the app's root.

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO, Any
 
+    from .app import Flask
     from .wrappers import Response
 
 
@@ -29,12 +30,9 @@ class Blueprint(SansioBlueprint):
 
         Raises:
             RuntimeError: If there is no static folder.
+            NotFound: If there is no such file, or it is a link that leads out of the folder.
         """
-        if not self.has_static_folder:
-            raise RuntimeError("'static_folder' must be set to serve static_files.")
-        assert self.static_folder is not None
-        max_age = self.get_send_file_max_age(filename)
-        return send_from_directory(self.static_folder, filename, max_age=max_age)
+        return _send_static_file(self, filename)
 
     def open_resource(self, resource: str, mode: str = "rb", encoding: str | None = "utf-8") -> IO[Any]:
         """Open a file for reading, relative to the blueprint's root.
@@ -43,6 +41,24 @@ class Blueprint(SansioBlueprint):
             ValueError: For a mode other than `"r"`, `"rt"` and `"rb"`.
         """
         return _open_resource(self.root_path, resource, mode, encoding)
+
+
+def _send_static_file(owner: Flask | Blueprint, filename: str) -> Response:
+    """Respond with a file of an app's or blueprint's static folder."""
+    folder = owner.static_folder
+    if folder is None:
+        raise RuntimeError("'static_folder' must be set to serve static_files.")
+    # The engine, which sends most of these files itself, follows no link out of the folder either.
+    try:
+        real = os.path.realpath(os.path.join(folder, filename))
+    except ValueError:
+        # A NUL in the name.
+        real = ""
+    if not real.startswith(os.path.join(os.path.realpath(folder), "")):
+        from .werkzeug.exceptions import NotFound
+
+        raise NotFound()
+    return send_from_directory(folder, filename, max_age=owner.get_send_file_max_age(filename))
 
 
 def _open_resource(root: str, resource: str, mode: str, encoding: str | None) -> IO[Any]:
