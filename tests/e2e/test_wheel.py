@@ -63,17 +63,9 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def without_tools() -> dict[str, str]:
     """An environment in which neither a compiler nor the development environment can be found."""
-    kept = {
-        "HOME",
-        "LANG",
-        "PIP_CONFIG_FILE",
-        "PIP_INDEX_URL",
-        "TMPDIR",
-        "SSL_CERT_FILE",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-    }
-    return {**{key: value for key, value in os.environ.items() if key in kept}, "PATH": os.defpath}
+    names = ("PIP_", "SSL_", "HTTP", "NO_PROXY")
+    kept = {key: value for key, value in os.environ.items() if key.startswith(names)}
+    return {**kept, "HOME": os.environ.get("HOME", "/"), "PATH": "/nowhere"}
 
 
 @pytest.fixture
