@@ -155,6 +155,14 @@ def test_teardown_runs_with_the_request_and_again_with_the_block(app, client):
     assert seen == ["/", "/", "/agent", "/agent"]
 
 
+def test_a_request_is_built_from_arguments_without_being_sent(client):
+    # Flask-SocketIO's test client asks for it by this name.
+    request = client._request_from_builder_args((), {"path": "/chat?x=1", "headers": {"X-A": "b"}})
+    assert request.environ["QUERY_STRING"] == "x=1"
+    assert request.environ["HTTP_X_A"] == "b"
+    assert "werkzeug.debug.preserve_context" in request.environ
+
+
 def test_a_session_transaction(client):
     with client.session_transaction() as store:
         store["user"] = "me"

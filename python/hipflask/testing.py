@@ -132,7 +132,7 @@ class FlaskClient(_test.Client):
             environ["werkzeug.debug.preserve_context"] = self._new_contexts.append
         return environ
 
-    def _request_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _BaseRequest:
+    def _request_from_builder_args(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _BaseRequest:
         """Make the request from what `open` got: a builder, an environ, a request, or arguments."""
         first = args[0] if args else None
         if isinstance(first, _BaseRequest):
@@ -164,7 +164,7 @@ class FlaskClient(_test.Client):
             follow_redirects: Send further requests until one is not redirected.
             kwargs: As `args`.
         """
-        request = self._request_of(args, kwargs)
+        request = self._request_from_builder_args(args, kwargs)
         # The contexts of the request before end now, not when the block does.
         self._context_stack.close()
         response = super().open(request, buffered=buffered, follow_redirects=follow_redirects)
