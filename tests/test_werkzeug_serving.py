@@ -232,6 +232,9 @@ class TestReloader:
         try:
             line = next(line for line in process.stderr if "Running on" in line)
             port = int(line.strip().rpartition(":")[2])
+            # The log of requests would fill the pipe.
+            reader = threading.Thread(target=process.stderr.read)
+            reader.start()
             assert self.fetch(port) == "one"
             # Several times, since each process that ends must first take its engine's threads down.
             for text in ("two", "three", "four", "five"):
@@ -242,9 +245,9 @@ class TestReloader:
                     assert process.poll() is None
         finally:
             process.terminate()
-            process.stderr.read()
-            process.stderr.close()
             assert process.wait(15) == 0
+            reader.join()
+            process.stderr.close()
 
     @staticmethod
     def fetch(port):
