@@ -705,10 +705,13 @@ class Flask(App):
                 )
             return
 
-        from . import cli
-
+        reloaded = is_running_from_reloader()
         if get_load_dotenv(load_dotenv):
-            cli.load_dotenv()
+            if not reloaded:
+                # Afterwards the variables are inherited.
+                from .cli import load_dotenv as load_files
+
+                load_files()
             if "FLASK_DEBUG" in os.environ:
                 self.debug = get_debug_flag()
         if debug is not None:
@@ -722,7 +725,10 @@ class Flask(App):
         options.setdefault("use_debugger", self.debug)
         options.setdefault("threaded", True)
 
-        cli.show_server_banner(self.debug, self.name)
+        if not reloaded:
+            from .cli import show_server_banner
+
+            show_server_banner(self.debug, self.name)
         from .werkzeug.serving import run_simple
 
         try:

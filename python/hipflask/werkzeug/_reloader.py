@@ -548,6 +548,7 @@ class WatchdogReloaderLoop(ReloaderLoop):
 
     def trigger_reload(self, filename: str | bytes) -> None:
         """Wake the main thread: leaving from the observer's thread would end nothing but that thread."""
+        _forget_compiled(os.fsdecode(filename))
         self.should_reload.set()
         self.log_reload(filename)
 
