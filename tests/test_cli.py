@@ -411,7 +411,8 @@ def routes():
 )
 def test_routes(routes, args, order):
     info = ScriptInfo(create_app=lambda: routes)
-    lines = CliRunner().invoke(cli, ["routes", *args], obj=info).output.splitlines()
+    *lines, empty, lane = CliRunner().invoke(cli, ["routes", *args], obj=info).output.splitlines()
+    assert (empty, lane) == ("", "Lane: fast")
     assert lines[0].split() == ["Endpoint", "Methods", "Rule"]
     assert set(lines[1]) == {"-", " "}
     if "domain" not in args and "match" not in args:
@@ -428,6 +429,7 @@ def test_routes_with_all_methods_and_hosts(runner):
     assert "Host" in out.splitlines()[0]
     assert "<x>.example.com" in out
     assert "GET, HEAD, OPTIONS" in out
+    assert out.endswith("\nLane: full (rules match by host)\n")
 
 
 def test_no_routes(runner):
@@ -512,7 +514,7 @@ def test_cert_and_key(project, monkeypatch):
 
 def test_adhoc_needs_cryptography(monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(click.BadParameter, match="cryptography"):
+    with pytest.raises(click.BadParameter, match="does not speak TLS"):
         run_command.make_context("run", ["--cert", "adhoc"])
     monkeypatch.setitem(sys.modules, "cryptography", types.ModuleType("cryptography"))
     assert run_command.make_context("run", ["--cert", "ADHOC"]).params["cert"] == "adhoc"

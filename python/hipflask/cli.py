@@ -192,13 +192,31 @@ def locate_app(module_name: str, app_name: str | None, raise_if_not_found: bool 
         # A trace that goes on below this line means that the module is there and could not import something.
         if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
             raise NoAppException(
-                f"While importing {module_name!r}, an ImportError was raised:\n\n{traceback.format_exc()}"
+                f"While importing {module_name!r}, an ImportError was raised:\n\n{_short_traceback(error)}"
             ) from None
         if raise_if_not_found:
-            raise NoAppException(f"Could not import {module_name!r}.") from None
+            raise NoAppException(
+                f"Could not import {module_name!r}. There is no such module or file in {os.getcwd()!r}, nor"
+                f" an installed package of that name."
+            ) from None
         return None
     module = sys.modules[module_name]
     return find_best_app(module) if app_name is None else find_app_by_string(module, app_name)
+
+
+def _short_traceback(error: Exception) -> str:
+    """Write a traceback from the first frame that is the developer's, not the command line's."""
+    folders = (os.path.dirname(os.path.abspath(path)) for path in (__file__, click.__file__))
+    machinery = tuple(folder + os.sep for folder in folders)
+    trace = error.__traceback__
+    while trace is not None:
+        path = os.path.abspath(trace.tb_frame.f_code.co_filename)
+        if not path.startswith(machinery) and trace.tb_frame.f_globals.get("__name__") != "__main__":
+            break
+        trace = trace.tb_next
+    if trace is None and not isinstance(error, SyntaxError):
+        trace = error.__traceback__
+    return "".join(traceback.format_exception(type(error), error, trace))
 
 
 class ScriptInfo:
@@ -257,9 +275,8 @@ class ScriptInfo:
                     break
         if app is None:
             raise NoAppException(
-                "Could not locate a Flask application. Use the 'flask --app' option, 'FLASK_APP'"
-                " environment variable,"
-                " or a 'wsgi.py' or 'app.py' file in the current directory."
+                "Could not locate a Flask application. Use the '--app' option, the 'FLASK_APP' environment"
+                " variable, or a 'wsgi.py' or 'app.py' file in the current directory."
             )
         return app
 
@@ -614,6 +631,12 @@ def load_dotenv(path: str | os.PathLike[str] | None = None, load_defaults: bool 
 # Types of options.
 
 
+_NO_TLS = (
+    "Hipflask does not speak TLS yet, so --cert cannot be used: put a proxy such as Caddy or nginx in front"
+    " of it, or leave the option out."
+)
+
+
 class CertParamType(click.ParamType):  # type: ignore[type-arg]
     """The value of `--cert`: a file, `adhoc`, or the dotted name of an `ssl.SSLContext`."""
 
@@ -638,9 +661,7 @@ class CertParamType(click.ParamType):  # type: ignore[type-arg]
                 try:
                     import_module("cryptography")
                 except ImportError:
-                    raise click.BadParameter(
-                        "Using ad-hoc certificates requires the cryptography library.", ctx, param
-                    ) from None
+                    raise click.BadParameter(_NO_TLS, ctx, param) from None
                 return "adhoc"
             from .werkzeug.utils import import_string
 
@@ -693,15 +714,23 @@ def show_server_banner(debug: bool, app_import_path: str | None) -> None:
 
 @click.command("run", short_help="Serve the application.")
 @click.argument("import_path", metavar="[IMPORT]", required=False)
-@click.option("--host", "-h", default="127.0.0.1", help="The address to listen on.")
-@click.option("--port", "-p", default=5000, help="The port to listen on.")
-@click.option("--cert", type=CertParamType(), is_eager=True, help="The certificate's file, for HTTPS.")
+@click.option(
+    "--host", "-h", default="127.0.0.1", help="The address to listen on, or 'unix:' and the path of a socket."
+)
+@click.option(
+    "--port",
+    "-p",
+    type=click.IntRange(0, 65535),
+    default=5000,
+    help="The port to listen on; 0 for a free one.",
+)
+@click.option("--cert", type=CertParamType(), is_eager=True, help="Refused: TLS is not there yet.")
 @click.option(
     "--key",
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
     callback=_validate_key,
     expose_value=False,
-    help="The file of the certificate's key.",
+    help="Belongs to --cert.",
 )
 @click.option("--reload/--no-reload", default=None, help="Start again when code changes. On in debug mode.")
 @click.option("--debugger/--no-debugger", default=None, help="Show errors in the browser. On in debug mode.")
@@ -750,10 +779,7 @@ def run_command(
     use_reloader = debug if reload is None else reload
     use_debugger = debug if debugger is None else debugger
     if cert is not None:
-        raise click.UsageError(
-            "Hipflask does not speak TLS yet, so --cert cannot be used: put a proxy such as Caddy or nginx in"
-            " front of it, or leave the option out."
-        )
+        raise click.UsageError(_NO_TLS)
     from .serving import run
 
     # The reloader's first process does not import the application: the others start as copies of it.
@@ -784,7 +810,7 @@ def _load_to_serve(info: ScriptInfo) -> WSGIApplication:
         if not os.environ.get("HIPFLASK_RELOADS"):
             raise
         # The reloader waits for the next change; until then the browser shows what is wrong.
-        traceback.print_exc()
+        click.echo(_short_traceback(error), err=True, nl=False)
         return _failing_app(error)
 
 
@@ -872,6 +898,10 @@ def routes_command(sort: str, all_methods: bool) -> None:
     table.insert(1, tuple("-" * width for width in widths))
     for row in table:
         click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)))
+    from ._core import lane_of
+
+    lane, reason = lane_of(current_app._get_current_object())  # type: ignore[attr-defined]
+    click.echo(f"\nLane: {lane}{f' ({reason})' if reason else ''}")
 
 
 for _command in (shell_command, routes_command):
@@ -890,7 +920,11 @@ cli = FlaskGroup(
 
 def main() -> None:
     """Run the command line; the console script `hipflask`."""
-    cli.main()
+    try:
+        cli.main()
+    except Exception as error:
+        click.echo(_short_traceback(error), err=True, nl=False)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The engine itself (sockets, threads, timers) is `hipflask._core.Server`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import typing as t
@@ -12,7 +13,7 @@ import typing as t
 from . import _core
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from logging import Logger
 
     from _typeshed.wsgi import WSGIApplication
@@ -27,6 +28,8 @@ _PATIENT_SECONDS = 0.5
 # How long views get that are cut off.
 _END_SECONDS = 0.5
 _BACKLOG = 1024
+# What the thread that stops a server tells the main thread, among the numbers of signals.
+_ENDED, _STUCK = b"\0", b"\xff"
 
 
 def server_logger() -> Logger:
@@ -110,7 +113,9 @@ def _explain(error: OSError, host: str, port: int) -> t.NoReturn:
         reason = (
             f"{host} is not an address of this machine: choose one with --host, such as 127.0.0.1 or 0.0.0.0."
         )
-    elif isinstance(error, socket.gaierror):
+    elif error.errno == errno.ENOENT and is_unix:
+        reason = f"There is no directory for {host}: make it, or {other}."
+    elif isinstance(error, socket.gaierror) or error.errno is None:
         reason = (
             f"{host!r} is no address and no known name: choose one with --host, such as 127.0.0.1 or 0.0.0.0."
         )
@@ -232,8 +237,6 @@ def _ready_line(about: str) -> str:
 
 def _remove_socket(host: str) -> None:
     if host.startswith("unix:"):
-        import contextlib
-
         with contextlib.suppress(OSError):
             os.unlink(host.removeprefix("unix:").removeprefix("//"))
 
@@ -266,17 +269,39 @@ def _serve(
 
 def end_at_exit(server: _core.Server) -> None:
     """Stop a server because the process ends; a view that does not come back does not hold that up."""
-    if server.stop(0, _END_SECONDS):
-        return
-    _leave()
+    with _ignored_signals():
+        ended = server.stop(0, _END_SECONDS)
+    if not ended:
+        _leave()
 
 
 def _leave() -> t.NoReturn:
-    """End the process at once: a thread is in a view that does not come back."""
-    module = sys.modules.get(f"{__package__}.werkzeug._reloader")
+    """End the process without taking Python apart, since a thread is in a view that does not come back."""
+    import atexit
+
+    atexit.unregister(end_at_exit)
+    atexit._run_exitfuncs()
     print(" * A view did not come back and was cut off", file=sys.stderr, flush=True)
     sys.stdout.flush()
+    module = sys.modules.get(f"{__package__}.werkzeug._reloader")
     os._exit(getattr(module, "exit_status", 0))
+
+
+@contextlib.contextmanager
+def _ignored_signals() -> Iterator[None]:
+    """Ignore requests to stop, since that is what happens; only the main thread can."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _wait_and_stop(server: _core.Server) -> None:
@@ -301,8 +326,7 @@ def _wait_and_stop(server: _core.Server) -> None:
             pass
 
         def stop() -> None:
-            server.stop(_GRACE_SECONDS)
-            tell.send(b"\0")
+            tell.send(_ENDED if server.stop(_GRACE_SECONDS) else _STUCK)
 
         threading.Thread(target=stop, name="hipflask-stop", daemon=True).start()
         told.settimeout(_PATIENT_SECONDS)
@@ -315,11 +339,13 @@ def _wait_and_stop(server: _core.Server) -> None:
                     " * Requests still run: waiting for them (press CTRL+C again to cut them off)", flush=True
                 )
                 continue
-            if number == 0:
+            if number == _ENDED[0]:
                 break
+            if number == _STUCK[0]:
+                _leave()
             if number in stopping:
-                end_at_exit(server)
-                break
+                server.stop(0, _END_SECONDS)
+                _leave()
     finally:
         signal.set_wakeup_fd(previous_fd)
         for number, handler in previous.items():

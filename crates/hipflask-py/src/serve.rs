@@ -12,7 +12,7 @@ use std::time::Duration;
 use hipflask_http::RequestHead;
 use hipflask_server as server;
 use hipflask_server::{Answered, ConnInfo, Handler, Notice, Refusal, Reply, Request, Routed};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -224,7 +224,7 @@ impl PyServer {
         if let Some(threads) = threads {
             config.threads = threads;
         }
-        let bound = server::Server::bind(config)?;
+        let bound = server::Server::bind(config).map_err(os_error)?;
         let dispatcher = Dispatcher::new(app)?;
         let access_log = access_log.then(|| Mutex::new(AccessLog::new()));
         Ok(Self {
@@ -275,12 +275,12 @@ impl PyServer {
             py.detach(|| {
                 running.stop(Some(grace));
                 match wait {
-                    Some(wait) => running.wait_timeout(wait),
-                    None => {
-                        running.wait();
-                        true
+                    Some(wait) => {
+                        running.wait_timeout(wait);
                     }
+                    None => running.wait(),
                 }
+                !running.has_threads()
             })
         }))
     }
@@ -301,6 +301,14 @@ fn shorten_switch_interval(py: Python<'_>) -> PyResult<()> {
         sys.call_method1(intern!(py, "setswitchinterval"), (SWITCH_INTERVAL,))?;
     }
     Ok(())
+}
+
+/// An error of the system with its number, by which Python tells what it is.
+fn os_error(error: std::io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(number) => PyOSError::new_err((number, error.to_string())),
+        None => error.into(),
+    }
 }
 
 /// Where a text says to listen: a name may stand for several addresses.

@@ -129,6 +129,11 @@ impl<H: Handler> Engine<H> {
             || (self.ended.load(Ordering::SeqCst) && self.stops.load(Ordering::SeqCst) > 1)
     }
 
+    /// Whether a serving thread lives.
+    pub(crate) fn has_threads(&self) -> bool {
+        !self.pool.wait_empty(Duration::ZERO)
+    }
+
     fn is_stopping(&self) -> bool {
         self.stops.load(Ordering::Relaxed) > 0
     }

@@ -129,6 +129,11 @@ impl<H: Handler> Running<H> {
         while !self.engine.wait(STEP) {}
     }
 
+    /// Whether a serving thread lives, after [`Running::wait`] one whose view does not come back.
+    pub fn has_threads(&self) -> bool {
+        self.engine.has_threads()
+    }
+
     /// As [`Running::wait`], for at most so long; whether it is over.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.engine.wait(timeout)

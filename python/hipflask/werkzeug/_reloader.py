@@ -243,8 +243,9 @@ def _wait_for(child: _Child) -> int:
     except KeyboardInterrupt:
         # A terminal has told the other process too.
         try:
-            child.wait(0.5)
+            child.wait(_END_SECONDS)
         except (TimeoutError, KeyboardInterrupt):
+            # It takes too long, or somebody has lost patience.
             _end(child)
         raise
     except BaseException:
@@ -404,12 +405,18 @@ class InotifyReloaderLoop(ReloaderLoop):
         """Watch the directories that matter."""
         from .._core import Watcher
 
-        self.watcher = Watcher()
+        self._trouble: OSError | None = None
         self.watched: set[str] = set()
         self._modules = 0
         self._parent = os.getppid()
         self._started = float(os.environ.get(_STARTED_VARIABLE) or time.time())
-        return super().__enter__()
+        try:
+            self.watcher = Watcher()
+            self.run_step()
+        except OSError as error:
+            # The number of watches has a limit for each user.
+            self._trouble = error
+        return self
 
     def run_step(self) -> None:
         """Watch directories that modules were imported from since the last step; at first, all."""
@@ -442,17 +449,18 @@ class InotifyReloaderLoop(ReloaderLoop):
 
     def run(self) -> None:
         """Wait for a change, and look now and then for new modules."""
-        try:
-            while True:
+        while self._trouble is None:
+            try:
                 for path, what in self.watcher.wait(self.interval):
                     self._notice(path, what)
                 self.run_step()
-                if os.getppid() != self._parent:
-                    # Nobody is left who could start this process again, or stop it.
-                    sys.exit(0)
-        except OSError as error:
-            # The number of watches has a limit for each user.
-            _log("warning", f" * Cannot watch all files ({error.strerror}): looking at each of them instead")
+            except OSError as error:
+                self._trouble = error
+            if os.getppid() != self._parent:
+                # Nobody is left who could start this process again, or stop it.
+                sys.exit(0)
+        why = self._trouble.strerror
+        _log("warning", f" * Cannot watch the directories ({why}): looking at each file instead")
         with StatReloaderLoop(self.extra_files, self.exclude_patterns, self.interval) as loop:
             loop.run()
 
