@@ -9,7 +9,7 @@ PORT ?= 8000
 # The profile that `build` uses: `release` is what we ship and measure.
 PROFILE ?= release
 
-.PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem fuzz clean
+.PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem loom fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -80,6 +80,16 @@ ecosystem: build ## Run the test suites of Flask's extensions on Flask and on Hi
 docs: setup ## Write the reference from the docstrings, and run what the pages show
 	$(BIN)/python docs/build_reference.py
 	$(BIN)/python -m pytest -q tests/test_docs.py
+
+loom: ## Try every interleaving of the scheduler's ownership word
+	RUSTFLAGS="--cfg loom" cargo test --quiet -p hipflask-server --lib --target-dir target/loom model
+
+FUZZ_SECONDS ?= 60
+
+fuzz: ## Fuzz every parser for a minute each (FUZZ_SECONDS)
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet cargo-fuzz
+	@for target in $$(cargo fuzz list); do echo "== $$target"; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
 
 clean: ## Remove what was built
 	rm -rf target $(VENV) dist .cache benches/.envs
