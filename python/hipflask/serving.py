@@ -257,12 +257,16 @@ def _serve(
     import atexit
 
     atexit.register(end_at_exit, server)
-    if ready_line:
-        where = " and ".join(
-            address if address.startswith("unix:") else f"http://{address}" for address in server.addresses
-        )
-        print(ready_line.format(where), flush=True)
-    _wait_and_stop(server)
+
+    def announce() -> None:
+        if ready_line:
+            where = " and ".join(
+                address if address.startswith("unix:") else f"http://{address}"
+                for address in server.addresses
+            )
+            print(ready_line.format(where), flush=True)
+
+    _wait_and_stop(server, announce)
     if descriptor is None:
         _remove_socket(host)
 
@@ -304,13 +308,19 @@ def _ignored_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait_and_stop(server: _core.Server) -> None:
-    """Wait for SIGTERM or SIGINT, then stop; a second signal stops at once."""
+def _wait_and_stop(server: _core.Server, announce: Callable[[], None]) -> None:
+    """Wait for SIGTERM or SIGINT, then stop; a second signal stops at once.
+
+    Args:
+        server: What to stop.
+        announce: Called when signals are heard: who reads that the server runs may send one.
+    """
     import signal
     import threading
 
     if threading.current_thread() is not threading.main_thread():
         # Signals reach the main thread alone: here the server runs until the process ends.
+        announce()
         threading.Event().wait()
         return
 
@@ -322,11 +332,15 @@ def _wait_and_stop(server: _core.Server) -> None:
     stopping = (signal.SIGTERM, signal.SIGINT)
     previous = {number: signal.signal(number, lambda *_: None) for number in stopping}
     try:
+        announce()
         while told.recv(1)[0] not in stopping:
             pass
 
         def stop() -> None:
-            tell.send(_ENDED if server.stop(_GRACE_SECONDS) else _STUCK)
+            ended = server.stop(_GRACE_SECONDS)
+            # Nobody listens any more once a second signal has come.
+            with contextlib.suppress(OSError):
+                tell.send(_ENDED if ended else _STUCK)
 
         threading.Thread(target=stop, name="hipflask-stop", daemon=True).start()
         told.settimeout(_PATIENT_SECONDS)

@@ -96,7 +96,9 @@ impl<H: Handler> Engine<H> {
             lead.again.extend(tokens);
         }
         here.detach(&*self.handler);
-        let most = if lead.has_work() { Some(Duration::ZERO) } else { most };
+        // One that has become idle since the last call is closed before the leader waits again.
+        let finishing = matches!(lead.stopping, Stopping::Finishing(_)) && !lead.idle().is_empty();
+        let most = if lead.has_work() || finishing { Some(Duration::ZERO) } else { most };
         self.asleep.store(true, Ordering::SeqCst);
         let most = if self.inbox_full.load(Ordering::SeqCst) { Some(Duration::ZERO) } else { most };
         let waited = lead.wait(most);
