@@ -6,8 +6,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
+PYTHON_FOLDERS := python tests benches examples docs
 # The profile that `build` uses: `release` is what we ship and measure.
 PROFILE ?= release
+# What tests run on.
+export TEST_PROFILE ?= quick
 
 .PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem loom fuzz clean
 
@@ -41,7 +44,7 @@ run: build ## Serve the example application on port 8000
 
 test: system setup ## Run every Rust and Python test
 	cargo test --workspace --quiet
-	@$(MAKE) --no-print-directory build PROFILE=$${TEST_PROFILE:-quick}
+	@$(MAKE) --no-print-directory build PROFILE=$(TEST_PROFILE)
 	$(BIN)/python -m pytest -q
 
 test-rust: ## Run the Rust tests alone
@@ -53,16 +56,17 @@ test-python: ## Run the Python tests alone, with the native module as it is
 lint: setup ## Formatting, lints, types, stubs
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
-	$(BIN)/ruff format --check python tests benches examples
-	$(BIN)/ruff check python tests benches examples
+	$(BIN)/ruff format --check $(PYTHON_FOLDERS)
+	$(BIN)/ruff check $(PYTHON_FOLDERS)
 	$(BIN)/mypy
 	$(BIN)/pyright
+	@$(MAKE) --no-print-directory build PROFILE=$(TEST_PROFILE)
 	$(BIN)/python -m mypy.stubtest hipflask._core --allowlist tests/stubtest-allowlist.txt
 
 fmt: setup ## Format everything
 	cargo fmt --all
-	$(BIN)/ruff format python tests benches examples
-	$(BIN)/ruff check --fix --quiet python tests benches examples
+	$(BIN)/ruff format $(PYTHON_FOLDERS)
+	$(BIN)/ruff check --fix --quiet $(PYTHON_FOLDERS)
 
 check: lint test ## What continuous integration runs
 

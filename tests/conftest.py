@@ -35,3 +35,17 @@ def client(request: pytest.FixtureRequest, app: Flask) -> Iterator[Client]:
     client = Client(app, DOORS[request.param])
     yield client
     client.close()
+
+
+@pytest.fixture(params=list(DOORS))
+def through(request):
+    """Opens a client of any app, through one door after the other."""
+    opened = []
+
+    def open_client(app, **options):
+        opened.append(Client(app, DOORS[request.param], **options))
+        return opened[-1]
+
+    yield open_client
+    for client in opened:
+        client.close()
