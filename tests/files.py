@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 
-def write(folder, **files):
+
+def write(folder: Path, **files: str) -> None:
+    """Write templates below a folder: `pages__index="..."` becomes `pages/index.html`."""
     for name, text in files.items():
-        (folder / name.replace("__", "/")).parent.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name.replace('__', '/')}.html").write_text(text)
+        path = folder / f"{name.replace('__', '/')}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
