@@ -1,0 +1,3 @@
+"""The tests here run in environments of their own, by `run`; not with the others."""
+
+collect_ignore = ["own"]
