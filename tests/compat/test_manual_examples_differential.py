@@ -1,4 +1,4 @@
-"""The examples of `test_manual_examples.py` on Flask itself: what they expect of Hipflask is what Flask does."""
+"""The manual's examples and patterns on Flask itself: what they expect of Hipflask is what Flask does."""
 
 from __future__ import annotations
 
@@ -8,19 +8,39 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).resolve().parent.parent
 
+#: The fixture of `tests/conftest.py`, which imports Hipflask, with the doors that lead into any app.
+CONFTEST = """
+import pytest
+from doors import DOORS, Client
 
-def test_the_examples_hold_on_flask(tmp_path):
-    text = (TESTS / "test_manual_examples.py").read_text()
+@pytest.fixture(params=["client", "wsgi"])
+def through(request):
+    opened = []
+
+    def open_client(app, **options):
+        opened.append(Client(app, DOORS[request.param], **options))
+        return opened[-1]
+
+    yield open_client
+    for client in opened:
+        client.close()
+"""
+
+
+@pytest.mark.parametrize("name", ["test_manual_examples.py", "test_manual_patterns.py"])
+def test_the_examples_hold_on_flask(tmp_path, name):
+    text = (TESTS / name).read_text()
     text = re.sub(r"(?m)^( *from )hipflask\.werkzeug", r"\1werkzeug", text)
     text = re.sub(r"(?m)^( *from )hipflask\b", r"\1flask", text)
-    # The engine's doors lead into Hipflask only.
-    text = text.replace("params=list(DOORS)", 'params=["client", "wsgi"]')
-    assert "hipflask" not in text.partition('"""\n')[2]
-    (tmp_path / "test_examples.py").write_text(text)
+    assert "hipflask" not in text.split('"""\n', 1)[1]
+    (tmp_path / name).write_text(text)
+    (tmp_path / "conftest.py").write_text(CONFTEST)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_examples.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         capture_output=True,
