@@ -303,6 +303,7 @@ class RequestContext:
         finally:
             if self._frame is not None and self._frame.owns_app_context:
                 self.app.do_teardown_appcontext(exc)
+                signals.send("appcontext_popped", self.app)
 
     def __enter__(self) -> RequestContext:
         self.push()
@@ -329,16 +330,20 @@ class RequestContext:
         return f"<{type(self).__name__} {self.request.url!r} [{self.request.method}] of {self.app.name}>"
 
 
-def _app_context_of(app: Flask, g: _AppCtxGlobals) -> AppContext:
+# Stands among a context's tokens for the frame that the context was made of: that is undone by the fast lane.
+_PUSH_OF_THE_FRAME: Any = None
+
+
+def _app_context_of(app: Flask, g: _AppCtxGlobals, is_pushed: bool) -> AppContext:
     """Make the app context of a bare frame. Called by `hipflask._core`."""
     context = AppContext.__new__(AppContext)
     context.app = app
     context.g = g
-    context._cv_tokens = []
+    context._cv_tokens = [_PUSH_OF_THE_FRAME] if is_pushed else []
     return context
 
 
-def _request_context_of(frame: Frame, app: Flask, request: Request) -> RequestContext:
+def _request_context_of(frame: Frame, app: Flask, request: Request, is_pushed: bool) -> RequestContext:
     """Make the request context of a bare frame. Called by `hipflask._core`."""
     context = RequestContext.__new__(RequestContext)
     context._frame = frame
@@ -346,5 +351,5 @@ def _request_context_of(frame: Frame, app: Flask, request: Request) -> RequestCo
     context.request = request
     context.flashes = None
     context._after_request_functions = []
-    context._cv_tokens = []
+    context._cv_tokens = [_PUSH_OF_THE_FRAME] if is_pushed else []
     return context

@@ -240,13 +240,14 @@ impl<'o> ResponseWriter<'o> {
         self.out.get(self.begin..).unwrap_or_default()
     }
 
-    /// Ends the head and writes the whole body, unless this response has none.
-    pub fn finish(self, stamp: &Stamp, body: &[u8]) -> Finished {
+    /// Ends the head and writes the whole body, unless this response has none. Then, as after each `finish…`, only
+    /// [`reset`](Self::reset) and [`start`](Self::start) make sense: they take the response back.
+    pub fn finish(&mut self, stamp: &Stamp, body: &[u8]) -> Finished {
         self.finish_with_pieces(stamp, &[body])
     }
 
     /// The same for a body that lies in several places.
-    pub fn finish_with_pieces(mut self, stamp: &Stamp, pieces: &[&[u8]]) -> Finished {
+    pub fn finish_with_pieces(&mut self, stamp: &Stamp, pieces: &[&[u8]]) -> Finished {
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
         let corrected = self.length.is_some_and(|given| given != length) && self.has_body();
         if self.has_body() {
@@ -263,7 +264,7 @@ impl<'o> ResponseWriter<'o> {
     }
 
     /// Ends the head of a response whose body follows and has this length, for example a file.
-    pub fn finish_with_length(mut self, stamp: &Stamp, length: u64) -> Finished {
+    pub fn finish_with_length(&mut self, stamp: &Stamp, length: u64) -> Finished {
         if !self.has_body() {
             self.without_body(stamp, Some(length));
             return Finished { framing: BodyFraming::None, keep_alive: self.keeps(), corrected: false };
@@ -276,7 +277,7 @@ impl<'o> ResponseWriter<'o> {
 
     /// Ends the head of a response whose body follows in pieces of unknown length: framed by the application's
     /// `Content-Length` if it gave one, else in chunks, else (HTTP/1.0) by closing.
-    pub fn finish_with_stream(mut self, stamp: &Stamp) -> Finished {
+    pub fn finish_with_stream(&mut self, stamp: &Stamp) -> Finished {
         let framing = if !self.has_body() {
             self.without_body(stamp, None);
             BodyFraming::None
@@ -525,7 +526,7 @@ mod tests {
     }
 
     fn body(bytes: &'static [u8]) -> impl FnOnce(ResponseWriter<'_>, &Stamp) -> Finished {
-        move |writer, stamp| writer.finish(stamp, bytes)
+        move |mut writer, stamp| writer.finish(stamp, bytes)
     }
 
     #[test]
@@ -570,10 +571,10 @@ mod tests {
             assert_eq!(text, expected);
             assert_eq!(finished, Finished { framing: BodyFraming::None, keep_alive: true, corrected: false });
             let (text, finished) =
-                write(exchange, status, &fields, |writer, stamp| writer.finish_with_length(stamp, 2));
+                write(exchange, status, &fields, |mut writer, stamp| writer.finish_with_length(stamp, 2));
             assert_eq!((text.as_str(), finished.framing), (expected, BodyFraming::None));
             let (text, finished) =
-                write(exchange, status, &fields, |writer, stamp| writer.finish_with_stream(stamp));
+                write(exchange, status, &fields, |mut writer, stamp| writer.finish_with_stream(stamp));
             assert!(!text.contains("chunked") && text.ends_with("\r\n\r\n"), "{text}");
             assert_eq!(finished.framing, BodyFraming::None);
         }
@@ -605,7 +606,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_framed_by_length_chunks_or_closing() {
-        let stream = |writer: ResponseWriter<'_>, stamp: &Stamp| writer.finish_with_stream(stamp);
+        let stream = |mut writer: ResponseWriter<'_>, stamp: &Stamp| writer.finish_with_stream(stamp);
         let (text, finished) = write(KEEP, 200, &[("Transfer-Encoding", "gzip")], stream);
         assert_eq!(text, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
         assert_eq!(finished, Finished { framing: BodyFraming::Chunked, keep_alive: true, corrected: false });
@@ -615,8 +616,9 @@ mod tests {
         let (text, finished) = write(KEEP, 200, &[("content-length", " 5 ")], stream);
         assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
         assert_eq!(finished.framing, BodyFraming::Length(5));
-        let (text, finished) =
-            write(KEEP, 200, &[("Content-Length", "4")], |writer, stamp| writer.finish_with_length(stamp, 5));
+        let (text, finished) = write(KEEP, 200, &[("Content-Length", "4")], |mut writer, stamp| {
+            writer.finish_with_length(stamp, 5)
+        });
         assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
         assert!(finished.corrected);
     }

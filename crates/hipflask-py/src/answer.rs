@@ -9,7 +9,8 @@ use crate::json;
 use crate::plan::Hooks;
 use crate::request::RequestBase;
 use crate::response::{self, ResponseBase, WireBody};
-use crate::wsgi::{self, Pieces};
+use crate::serve;
+use crate::wsgi::{self, Begun, Pieces};
 
 const HTML: &[u8] = b"text/html; charset=utf-8";
 const JSON: &[u8] = b"application/json";
@@ -93,26 +94,56 @@ fn whole(
     if let Some(cookie) = &session.cookie {
         wsgi::write_field(reply, b"Set-Cookie", cookie.as_bytes())?;
     }
+    if body.is_empty() && reply.is_head() {
+        // Else the server could not tell whether there was none or none made.
+        wsgi::write_field(reply, b"Content-Length", b"0")?;
+    }
     reply.body(body);
     Ok(true)
 }
 
+/// What is left to do with a response object once the request's context is gone.
+pub(crate) enum Rest<'py> {
+    /// Close it, or its body.
+    Close(Bound<'py, PyAny>),
+    /// Take the pieces that its class makes.
+    Pieces(Begun),
+}
+
+impl Rest<'_> {
+    pub(crate) fn finish(self, py: Python<'_>, reply: &mut Reply<'_>) -> PyResult<()> {
+        match self {
+            Self::Close(closed) => {
+                let close = closed.getattr_opt(intern!(py, "close"))?;
+                // A WSGI server has sent everything by then.
+                if let Some(close) = close
+                    && let Err(error) = close.call0()
+                {
+                    serve::log_error(py, &error, "while a response was being closed");
+                }
+                Ok(())
+            }
+            Self::Pieces(begun) => begun.write(py, reply),
+        }
+    }
+}
+
 /// Writes a response object: natively, or through its WSGI side if its class changed that.
 ///
-/// The object is closed once its body has been sent; that is at once where the body is all there.
-pub(crate) fn response(
-    response: &Bound<'_, PyAny>,
-    request: &Bound<'_, RequestBase>,
+/// The object is closed once its body has been sent; where the body is all there, that is the rest to do.
+pub(crate) fn response<'py>(
+    response: &Bound<'py, PyAny>,
+    request: &Bound<'py, RequestBase>,
     reply: &mut Reply<'_>,
-) -> PyResult<()> {
+) -> PyResult<Option<Rest<'py>>> {
     let py = response.py();
     let environ = || request.getattr(intern!(py, "environ"));
     let base = match response.cast::<ResponseBase>() {
         Ok(base) if response::is_plain(base)? => base,
-        _ => return wsgi::call(response, environ()?.cast::<PyDict>()?, reply),
+        _ => return Ok(Some(Rest::Pieces(Begun::new(response, environ()?.cast::<PyDict>()?)?))),
     };
     let wire = response::wire(base, reply.is_head(), environ)?;
-    let status = u16::try_from(wire.code).unwrap_or(0);
+    let status = wsgi::final_status(wire.code.into())?;
     reply.start(status, wire.phrase.as_deref());
     let mut length = None;
     for (name, value) in &wire.fields {
@@ -122,6 +153,9 @@ pub(crate) fn response(
         }
         wsgi::write_field(reply, &name, &value)?;
     }
+    // The WSGI side of a body that is passed through is closed itself, and not the response.
+    let is_passed = || base.getattr(intern!(py, "direct_passthrough"))?.is_truthy();
+    let mut closed = response.clone();
     match wire.body {
         WireBody::Empty => reply.body(b""),
         WireBody::Bytes(bytes) => reply.body(bytes.as_bytes()),
@@ -129,13 +163,21 @@ pub(crate) fn response(
             let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.as_bytes()).collect();
             reply.pieces(&pieces);
         }
-        WireBody::File { file, offset, length } => reply.file(file, offset, length),
+        WireBody::File { file, offset, length } => {
+            reply.file(file, offset, length);
+            if is_passed()? {
+                closed = base.getattr(intern!(py, "response"))?;
+            }
+        }
         WireBody::Iterable(iterable) => {
-            reply.stream(Box::new(Pieces::of_response(response.clone(), &iterable)?), length);
-            return Ok(());
+            if is_passed()? {
+                closed = base.getattr(intern!(py, "response"))?;
+            }
+            reply.stream(Box::new(Pieces::of_response(closed, &iterable)?), length);
+            return Ok(None);
         }
     }
-    response.call_method0(intern!(py, "close")).map(drop)
+    Ok(Some(Rest::Close(closed)))
 }
 
 /// The answer to what nobody handled; says nothing about what happened.

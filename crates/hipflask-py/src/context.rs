@@ -15,6 +15,7 @@
 //! | [`Frame::owns_app_context`] | false when an outer context of the same app is shared: then its teardown is not ours |
 //! | [`Frame::request_ctx`] | the Python object, if anybody asked for it |
 //! | [`Frame::session`] | the session, if anybody opened it; saving is needed only then |
+//! | [`Frame::end`] | tell the context objects that they are no longer pushed; before [`pop`] |
 //! | [`Frame::open_session`] | open it now (a permanent session's cookie is renewed even when it is not touched) |
 //!
 //! Before [`pop`], when `request_ctx()` is some object, call its Python method `_finish(exc)`: it runs teardown functions,
@@ -72,6 +73,8 @@ struct Bare {
     globals: OnceLock<Py<PyAny>>,
     app_ctx: OnceLock<Py<PyAny>>,
     request_ctx: OnceLock<Py<PyAny>>,
+    /// The dispatcher has let go: context objects made from now on are not pushed.
+    ended: AtomicBool,
 }
 
 /// One binding of the context: an app's slot and a request's slot.
@@ -108,6 +111,7 @@ pub(crate) fn push(
         globals: OnceLock::new(),
         app_ctx: OnceLock::new(),
         request_ctx: OnceLock::new(),
+        ended: AtomicBool::new(false),
     };
     let frame = Py::new(py, Frame { app: shared, request: Slot::Own, bare: Some(bare) })?;
     let token = set(py, frame.bind(py))?;
@@ -235,6 +239,16 @@ impl Frame {
         self.bare.as_ref()?.request_ctx.get().map(|context| context.bind(py).clone())
     }
 
+    /// The end of a bare frame: its context objects count it no longer among their pushes.
+    pub(crate) fn end(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(bare) = &self.bare else { return Ok(()) };
+        bare.ended.store(true, Ordering::Relaxed);
+        for context in [&bare.app_ctx, &bare.request_ctx].into_iter().filter_map(OnceLock::get) {
+            context.bind(py).getattr(intern!(py, "_cv_tokens"))?.del_item(0)?;
+        }
+        Ok(())
+    }
+
     /// The session of a bare frame, if anybody opened it.
     pub(crate) fn session<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match &self.bare {
@@ -312,7 +326,7 @@ impl Bare {
         }
         let globals = self.globals(py)?;
         let make = py.import(intern!(py, "hipflask.ctx"))?.getattr(intern!(py, "_app_context_of"))?;
-        let fresh = make.call1((&self.app, globals))?;
+        let fresh = make.call1((&self.app, globals, !self.ended.load(Ordering::Relaxed)))?;
         Ok(kept(&self.app_ctx, fresh))
     }
 
@@ -322,7 +336,8 @@ impl Bare {
             return Ok(context.bind(py).clone());
         }
         let make = py.import(intern!(py, "hipflask.ctx"))?.getattr(intern!(py, "_request_context_of"))?;
-        let fresh = make.call1((owner, &self.app, &self.request))?;
+        let is_pushed = !self.ended.load(Ordering::Relaxed);
+        let fresh = make.call1((owner, &self.app, &self.request, is_pushed))?;
         Ok(kept(&self.request_ctx, fresh))
     }
 

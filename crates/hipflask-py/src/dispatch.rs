@@ -15,7 +15,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use crate::answer;
+use crate::answer::{self, Rest};
 use crate::context::{self, Frame};
 use crate::cookie_session::Saving;
 use crate::json;
@@ -126,7 +126,7 @@ impl Dispatcher {
         reply: &mut Reply<'_>,
     ) -> PyResult<()> {
         let app = self.plan.app.bind(py);
-        let is_options = engine.head.method() == b"OPTIONS";
+        let is_options = engine.head.method().eq_ignore_ascii_case(b"OPTIONS");
         let has_session_cookie = hooks.has_session_cookie(py, &engine.head)?;
         let request = request::from_engine(py, hooks.request_class.bind(py), engine)?;
         let (frame, token) = context::push(py, app, request.as_any())?;
@@ -143,13 +143,23 @@ impl Dispatcher {
         };
         let ran = exchange.run(found, reply);
         let finished = exchange.finish(&ran);
+        exchange.frame.get().end(py)?;
         context::pop(py, &token)?;
         if let Some(routing) = &self.routing {
             routing.current().unattended.refresh(py, hooks)?;
         }
-        match ran {
-            Ok(()) | Err(Failure::Handled(_)) => finished,
-            Err(Failure::Unhandled(error)) => Err(error),
+        match (ran, finished) {
+            // Not before the context is gone: what the response calls when it is closed has no request any more.
+            (Ok(rest) | Err(Failure::Handled(_, rest)), Ok(())) => {
+                rest.map_or(Ok(()), |rest| rest.finish(py, reply))
+            }
+            (Ok(_) | Err(Failure::Handled(..)), Err(error)) => Err(error),
+            (Err(Failure::Unhandled(error) | Failure::Unwritable(error)), finished) => {
+                if let Err(second) = finished {
+                    serve::log_error(py, &second, "while the request ended");
+                }
+                Err(error)
+            }
         }
     }
 
@@ -176,11 +186,13 @@ impl Routing {
 }
 
 /// How a request went wrong.
-enum Failure {
+enum Failure<'py> {
     /// An error that `handle_exception` turned into a response; teardown functions get to know it.
-    Handled(PyErr),
+    Handled(PyErr, Option<Rest<'py>>),
     /// One that nobody handled: the server answers.
     Unhandled(PyErr),
+    /// The response cannot be sent: the server answers. Flask has no hand in this, so that nobody is told.
+    Unwritable(PyErr),
 }
 
 /// What a request matched.
@@ -209,19 +221,22 @@ struct Exchange<'a, 'py> {
 
 impl<'py> Exchange<'_, 'py> {
     /// `Flask.wsgi_app`, between push and pop.
-    fn run(&self, found: Option<&Matched>, reply: &mut Reply<'_>) -> Result<(), Failure> {
+    fn run(&self, found: Option<&Matched>, reply: &mut Reply<'_>) -> Result<Option<Rest<'py>>, Failure<'py>> {
         let error = match self.begin(found).and_then(|view| self.full_dispatch(view.as_ref(), reply)) {
-            Ok(()) => return Ok(()),
+            Ok(None) => return Ok(None),
+            Ok(Some(response)) => {
+                return answer::response(&response, &self.request, reply).map_err(Failure::Unwritable);
+            }
             Err(error) => error,
         };
-        let name = intern!(self.py, "handle_exception");
-        let answered = self.rescue(&error, name).and_then(|response| {
-            reply.reset();
-            answer::response(&response, &self.request, reply)
-        });
-        match answered {
-            Ok(()) => Err(Failure::Handled(error)),
-            Err(error) => Err(Failure::Unhandled(error)),
+        let response = match self.rescue(&error, intern!(self.py, "handle_exception")) {
+            Ok(response) => response,
+            Err(error) => return Err(Failure::Unhandled(error)),
+        };
+        reply.reset();
+        match answer::response(&response, &self.request, reply) {
+            Ok(rest) => Err(Failure::Handled(error, rest)),
+            Err(error) => Err(Failure::Unwritable(error)),
         }
     }
 
@@ -284,8 +299,12 @@ impl<'py> Exchange<'_, 'py> {
         }
     }
 
-    /// `Flask.full_dispatch_request`.
-    fn full_dispatch(&self, view: Option<&View<'py>>, reply: &mut Reply<'_>) -> PyResult<()> {
+    /// `Flask.full_dispatch_request`. Gives nothing when the answer is written already.
+    fn full_dispatch(
+        &self,
+        view: Option<&View<'py>>,
+        reply: &mut Reply<'_>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let tried = self.send(Signal::RequestStarted, None).and_then(|()| match self.preprocess(view)? {
             Some(value) => Ok(value),
             None => self.call_view(view),
@@ -366,8 +385,12 @@ impl<'py> Exchange<'_, 'py> {
         if view.kwargs.is_empty() { function.call0() } else { function.call((), Some(&view.kwargs)) }
     }
 
-    /// `Flask.finalize_request`: writes what a view returned, through a response object only if somebody wants one.
-    fn finalize(&self, value: &Bound<'py, PyAny>, reply: &mut Reply<'_>) -> PyResult<()> {
+    /// `Flask.finalize_request`: writes what a view returned, or gives a response object if somebody wants one.
+    fn finalize(
+        &self,
+        value: &Bound<'py, PyAny>,
+        reply: &mut Reply<'_>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = self.py;
         let finished =
             if self.is_heard { self.hooks.signals.heard(py, Signal::RequestFinished)? } else { None };
@@ -375,7 +398,7 @@ impl<'py> Exchange<'_, 'py> {
             && let Some(fields) = self.without_response()?
             && answer::simple(self.app, value, self.hooks, &fields, reply)?
         {
-            return Ok(());
+            return Ok(None);
         }
         let mut response = if value.get_type().is(&self.hooks.response_class) {
             value.clone()
@@ -386,7 +409,7 @@ impl<'py> Exchange<'_, 'py> {
         if finished.is_some() {
             self.send(Signal::RequestFinished, Some(("response", &response)))?;
         }
-        answer::response(&response, &self.request, reply)
+        Ok(Some(response))
     }
 
     /// The fields that the session adds, if nothing else wants to see or change the response object.
@@ -448,11 +471,11 @@ impl<'py> Exchange<'_, 'py> {
     }
 
     /// `RequestContext.pop`, less the unbinding: teardown functions, signals, open files.
-    fn finish(&self, ran: &Result<(), Failure>) -> PyResult<()> {
+    fn finish(&self, ran: &Result<Option<Rest<'py>>, Failure<'py>>) -> PyResult<()> {
         let py = self.py;
         let error = match ran {
-            Ok(()) => None,
-            Err(Failure::Handled(error) | Failure::Unhandled(error)) => {
+            Ok(_) | Err(Failure::Unwritable(_)) => None,
+            Err(Failure::Handled(error, _) | Failure::Unhandled(error)) => {
                 let value = error.value(py).as_any();
                 let ignored = self.app.call_method1(intern!(py, "should_ignore_error"), (value,))?;
                 (!ignored.is_truthy()?).then_some(value)
@@ -464,10 +487,11 @@ impl<'py> Exchange<'_, 'py> {
         let hooks = self.hooks;
         // The view may have been the first to connect to a signal.
         let is_heard = hooks.signals.any_heard(py)?;
+        let mut ended = Ok(());
         if !hooks.teardown_request.bind(py).is_empty() || is_heard {
-            self.app.call_method1(intern!(py, "do_teardown_request"), (error,))?;
+            ended = self.app.call_method1(intern!(py, "do_teardown_request"), (error,)).map(drop);
         }
-        RequestBase::close_files(&self.request)?;
+        ended = ended.and_then(|()| RequestBase::close_files(&self.request));
         if self.frame.get().owns_app_context() {
             if !hooks.teardown_appcontext.bind(py).is_empty() || is_heard {
                 self.app.call_method1(intern!(py, "do_teardown_appcontext"), (error,))?;
@@ -476,7 +500,7 @@ impl<'py> Exchange<'_, 'py> {
                 self.send(Signal::AppcontextPopped, None)?;
             }
         }
-        Ok(())
+        ended
     }
 
     /// Sends a signal if anybody listens.

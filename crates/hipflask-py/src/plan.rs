@@ -245,7 +245,10 @@ impl Hooks {
         let stock = provider.get_type().is(json::default_provider(py)?)
             && provider.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?.len() == 1;
         if !stock {
-            return json::Options::of_response(&provider, debug);
+            let kind = provider.getattr_opt(intern!(py, "mimetype"))?;
+            let is_plain =
+                kind.is_some_and(|kind| kind.cast::<PyString>().is_ok_and(|kind| kind == "application/json"));
+            return if is_plain { json::Options::of_response(&provider, debug) } else { Ok(None) };
         }
         let settings = match self.json.get() {
             Some(settings) => settings,

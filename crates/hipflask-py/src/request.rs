@@ -130,6 +130,10 @@ impl RequestBase {
         &self.slots[at as usize]
     }
 
+    fn all_slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().chain([&self.cached_data, &self.cached_json, &self.cached_silent_json])
+    }
+
     fn put(&self, slf: &Bound<'_, PyAny>, at: At, value: Bound<'_, PyAny>) {
         drop(self.slot(at).set(slf, Some(value.unbind())));
     }
@@ -215,6 +219,26 @@ impl RequestBase {
 
     #[pyo3(signature = (*_args, **_kwargs))]
     fn __init__(&self, _args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) {}
+
+    /// Copy the object: what was worked out is shared, the body behind it too.
+    fn __copy__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.get());
+        let class = slf.get_type();
+        let copy = class.call_method1(intern!(py, "__new__"), (&class,))?;
+        let other = copy.cast::<Self>()?.get();
+        let _ = match this.backing.get() {
+            Some(Backing::Engine(engine)) => other.backing.set(Backing::Engine(Arc::clone(engine))),
+            Some(Backing::Environ) => other.backing.set(Backing::Environ),
+            None => Ok(()),
+        };
+        other.own_headers.store(this.own_headers.load(Ordering::Relaxed), Ordering::Relaxed);
+        for (from, to) in this.all_slots().zip(other.all_slots()) {
+            drop(to.set(&copy, from.get(slf.as_any()).map(Bound::unbind)));
+        }
+        let attributes = slf.getattr(intern!(py, "__dict__"))?;
+        copy.getattr(intern!(py, "__dict__"))?.call_method1(intern!(py, "update"), (attributes,))?;
+        Ok(copy)
+    }
 
     /// Whether there is a WSGI environ: an engine's request has none until somebody asks for it.
     #[getter]
@@ -390,16 +414,14 @@ impl RequestBase {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        for slot in self.slots.iter().chain([&self.cached_data, &self.cached_json, &self.cached_silent_json])
-        {
+        for slot in self.all_slots() {
             slot.traverse(&visit)?;
         }
         Ok(())
     }
 
     fn __clear__(&self) {
-        for slot in self.slots.iter().chain([&self.cached_data, &self.cached_json, &self.cached_silent_json])
-        {
+        for slot in self.all_slots() {
             slot.clear();
         }
     }

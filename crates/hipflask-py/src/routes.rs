@@ -121,10 +121,15 @@ impl Routes {
         let slashes = path.bytes().take_while(|byte| *byte == b'/').count();
         let path = slashes.checked_sub(1).and_then(|extra| path.get(extra..));
         let (Some(path), Ok(method)) = (path, std::str::from_utf8(head.method())) else { return Route::Ask };
+        if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            // Werkzeug reads methods in any case.
+            return Route::Ask;
+        }
         let router = &self.snapshot.router;
         match router.matches(&self.domain, path, method, head.is_websocket()) {
             Outcome::Found(found) if !self.snapshot.is_special(found.rule) && !has_deferred(&found) => {
                 if matches!(method, "GET" | "HEAD")
+                    && is_ordinary(head)
                     && let Some(file) = self.file(&found)
                     && self.unattended.allows(head)
                 {
@@ -148,6 +153,25 @@ impl Routes {
             _ => None,
         }
     }
+}
+
+/// Whether Werkzeug evaluates the conditions of a request for a file as RFC 9110 §13 and §14 have it, and so the server.
+///
+/// It ignores `If-Unmodified-Since`, refuses `If-Match: *` and several or odd ranges, and gives parts to HEAD: such
+/// requests go to Python, so that both lanes answer alike.
+fn is_ordinary(head: &RequestHead) -> bool {
+    if head.field(b"if-match").is_some() || head.field(b"if-unmodified-since").is_some() {
+        return false;
+    }
+    let Some(range) = head.field(b"range") else { return true };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let range = std::str::from_utf8(range).ok().and_then(|range| range.strip_prefix("bytes="));
+    head.method() == b"GET"
+        && range.and_then(|range| range.split_once('-')).is_some_and(|(first, last)| match (first, last) {
+            ("", last) => digits(last) && last.bytes().any(|digit| digit != b'0'),
+            (first, "") => digits(first),
+            (first, last) => digits(first) && digits(last),
+        })
 }
 
 /// A value that a user's converter is to make may still be turned down: then the adapter looks for another rule.

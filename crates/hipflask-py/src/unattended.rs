@@ -21,7 +21,7 @@ use crate::session;
 pub(crate) struct Unattended {
     /// Whether the engine hears of a changed setting.
     tells: bool,
-    /// No hooks, no listeners; looked up anew with each view that is called.
+    /// No hooks, no listeners, responses of Flask's class; looked up anew with each view that is called.
     quiet: AtomicBool,
     /// Neither error handlers nor replaced methods that turn routing errors into pages.
     plain_errors: bool,
@@ -99,6 +99,7 @@ fn is_quiet(py: Python<'_>, hooks: &Hooks) -> PyResult<bool> {
     if tables.iter().any(|table| !table.bind(py).is_empty())
         || !hooks.teardown_appcontext.bind(py).is_empty()
         || hooks.cookie_sessions.is_none()
+        || !hooks.plain_responses
     {
         return Ok(false);
     }

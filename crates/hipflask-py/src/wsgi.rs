@@ -96,6 +96,13 @@ fn parse_head(status: &Bound<'_, PyString>, headers: &Bound<'_, PyList>) -> PyRe
     Ok(Head { status, reason: reason.to_owned(), fields })
 }
 
+/// A status that can end an exchange; an interim one cannot (RFC 9110 §15.2).
+pub(crate) fn final_status(code: i64) -> PyResult<u16> {
+    u16::try_from(code).ok().filter(|code| (200..=999).contains(code)).ok_or_else(|| {
+        PyValueError::new_err(format!("a response cannot have the status {code}: it must be 200 to 999"))
+    })
+}
+
 /// A header's text as bytes: latin-1, as PEP 3333 has it.
 pub(crate) fn latin1(text: &Bound<'_, PyString>) -> PyResult<Vec<u8>> {
     let utf8 = text.to_str()?;
@@ -116,19 +123,31 @@ pub(crate) fn call(
     environ: &Bound<'_, PyDict>,
     reply: &mut Reply<'_>,
 ) -> PyResult<()> {
-    let py = app.py();
-    let start = Bound::new(py, StartResponse(Mutex::default()))?;
-    let iterable = app.call1((environ, &start))?;
-    let body = Pieces::new(iterable)?;
-    finish(py, &start, body, reply)
+    Begun::new(app, environ)?.write(app.py(), reply)
 }
 
-fn finish(
-    py: Python<'_>,
-    start: &Bound<'_, StartResponse>,
-    mut body: Pieces,
-    reply: &mut Reply<'_>,
-) -> PyResult<()> {
+/// What `app(environ, start_response)` has returned, not yet iterated over.
+pub(crate) struct Begun {
+    start: Py<StartResponse>,
+    body: Pieces,
+}
+
+impl Begun {
+    /// Calls `app`.
+    pub(crate) fn new(app: &Bound<'_, PyAny>, environ: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let start = Bound::new(app.py(), StartResponse(Mutex::default()))?;
+        let iterable = app.call1((environ, &start))?;
+        Ok(Self { start: start.unbind(), body: Pieces::new(iterable)? })
+    }
+
+    /// Writes the answer, or hands its iterable on to be streamed.
+    pub(crate) fn write(self, py: Python<'_>, reply: &mut Reply<'_>) -> PyResult<()> {
+        finish(self.start.bind(py), self.body, reply)
+    }
+}
+
+fn finish(start: &Bound<'_, StartResponse>, mut body: Pieces, reply: &mut Reply<'_>) -> PyResult<()> {
+    let py = start.py();
     // A generator may call `start_response` as late as for its first piece.
     let mut first = Vec::new();
     let mut ended = false;
@@ -157,8 +176,9 @@ fn finish(
         write_field(reply, name, value)?;
     }
     if ended {
+        // Dropped here, the body closes itself.
         reply.body(&first);
-        body.close(py)
+        Ok(())
     } else {
         body.pending = first;
         reply.stream(Box::new(body), length);

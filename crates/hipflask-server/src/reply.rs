@@ -82,15 +82,15 @@ pub(crate) struct Answer {
 }
 
 /// A response under construction. [`Reply::body`], [`Reply::pieces`], [`Reply::file`] and [`Reply::stream`] complete it;
-/// whatever is asked of it afterwards has no effect.
+/// whatever is asked of it afterwards has no effect, except for [`Reply::reset`], which takes the response back.
 pub struct Reply<'a> {
-    /// Until the response is complete.
-    writer: Option<ResponseWriter<'a>>,
+    writer: ResponseWriter<'a>,
     standing: &'a Standing,
     is_head: bool,
     /// The request's body, if it is being streamed: what is left of it decides about the connection.
     lender: Option<&'a Lender>,
     close: bool,
+    /// Once the response is complete.
     answer: Option<Answer>,
 }
 
@@ -101,19 +101,19 @@ impl<'a> Reply<'a> {
         standing: &'a Standing,
         lender: Option<&'a Lender>,
     ) -> Reply<'a> {
-        let writer = Some(ResponseWriter::new(out, exchange));
+        let writer = ResponseWriter::new(out, exchange);
         Reply { writer, standing, is_head: exchange.head, lender, close: false, answer: None }
     }
 
     /// Begins the response, dropping what was begun before. A status that cannot be sent becomes a 500, a reason that
     /// cannot be sent the usual one.
     pub fn start(&mut self, status: u16, reason: Option<&str>) {
-        if let Some(writer) = &mut self.writer {
+        if self.answer.is_none() {
             // 1xx is never a final response (RFC 9110 §15.2).
             let status = if (200..1000).contains(&status) { status } else { 500 };
-            if writer.start(status, reason).is_err() {
+            if self.writer.start(status, reason).is_err() {
                 // Cannot fail: the status is good and there is no reason.
-                let _ = writer.start(status, None);
+                let _ = self.writer.start(status, None);
             }
         }
     }
@@ -128,12 +128,15 @@ impl<'a> Reply<'a> {
         self.started().map_or(Ok(()), |writer| writer.field(name, value))
     }
 
-    /// The writer, with a status line.
+    /// The writer, with a status line, while the response is not complete.
     fn started(&mut self) -> Option<&mut ResponseWriter<'a>> {
-        if self.writer.as_ref().is_some_and(|writer| writer.status() == 0) {
+        if self.answer.is_some() {
+            return None;
+        }
+        if self.writer.status() == 0 {
             self.start(200, None);
         }
-        self.writer.as_mut()
+        Some(&mut self.writer)
     }
 
     /// Completes the response with this body.
@@ -174,11 +177,10 @@ impl<'a> Reply<'a> {
         });
     }
 
-    /// Drops what was begun, unless the response is complete.
+    /// Drops what was begun or completed: nothing of it has been sent yet. A file is closed, a stream dropped.
     pub fn reset(&mut self) {
-        if let Some(writer) = &mut self.writer {
-            writer.reset();
-        }
+        self.answer = None;
+        self.writer.reset();
     }
 
     /// Closes the connection after this response.
@@ -188,11 +190,7 @@ impl<'a> Reply<'a> {
 
     /// The status given so far; 0 before [`Reply::start`].
     pub fn status(&self) -> u16 {
-        match (&self.answer, &self.writer) {
-            (Some(answer), _) => answer.status,
-            (None, Some(writer)) => writer.status(),
-            (None, None) => 0,
-        }
+        self.answer.as_ref().map_or_else(|| self.writer.status(), |answer| answer.status)
     }
 
     /// Whether the request wants the head only.
@@ -210,16 +208,18 @@ impl<'a> Reply<'a> {
         seconds(self.standing.second)
     }
 
-    fn complete(&mut self, finish: impl FnOnce(ResponseWriter<'a>, &Stamp) -> (Finished, Option<Payload>)) {
+    fn complete(
+        &mut self,
+        finish: impl FnOnce(&mut ResponseWriter<'a>, &Stamp) -> (Finished, Option<Payload>),
+    ) {
         let close = self.close || self.lender.is_some_and(|lender| !lender.leaves_usable());
-        if let Some(writer) = self.started()
-            && close
-        {
-            writer.close();
-        }
-        if let Some(writer) = self.writer.take() {
+        let standing = self.standing;
+        if let Some(writer) = self.started() {
+            if close {
+                writer.close();
+            }
             let status = writer.status();
-            let (finished, payload) = finish(writer, &self.standing.stamp);
+            let (finished, payload) = finish(writer, &standing.stamp);
             let payload = payload.unwrap_or(Payload::Written);
             self.answer = Some(Answer { status, keep: finished.keep_alive, payload });
         }

@@ -338,6 +338,38 @@ fn a_panic_becomes_500_and_the_threads_live() {
 }
 
 #[test]
+fn a_complete_response_is_taken_back_whole() {
+    struct Never;
+    impl hipflask_server::BodySource for Never {
+        fn next(&mut self, _: &mut Vec<u8>) -> Result<bool, BodyError> {
+            panic!("a stream that was taken back is not asked")
+        }
+    }
+    let live = app()
+        .route("/body", None, |view| {
+            view.reply.start(200, None);
+            view.reply.field(b"Connection", b"close").unwrap();
+            view.reply.body(b"first");
+            view.reply.reset();
+            view.reply.start(503, None);
+            view.reply.body(b"second");
+        })
+        .route("/stream", None, |view| {
+            view.reply.start(200, None);
+            view.reply.stream(Box::new(Never), None);
+            view.reply.reset();
+            view.reply.start(503, None);
+            view.reply.body(b"second");
+        })
+        .serve(Config::default());
+    let mut client = live.client();
+    for path in ["/body", "/stream", "/body"] {
+        let response = client.get(path);
+        assert_eq!((response.status, response.text()), (503, "second"));
+    }
+}
+
+#[test]
 fn a_view_that_blocks_inline_loses_the_reactor_and_stalls_nobody() {
     let gate = Gate::default();
     let passed = gate.clone();

@@ -195,7 +195,8 @@ impl MapAdapterBase {
             built = this.first_suitable(&snapshot, &request, method)?;
         }
         let Some(built) = built else {
-            return Err(build_error(py, (endpoint, &values, method, slf))?);
+            // A copy: the caller may go on using its own.
+            return Err(build_error(py, (endpoint, values.copy()?, method, slf))?);
         };
         let external = force_external.map_or(Ok(false), PyAnyMethods::is_truthy)?;
         let scheme = text(url_scheme.or_else(|| bound(py, this.url_scheme.as_ref())))?;
