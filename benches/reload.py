@@ -63,7 +63,9 @@ def measure(times: int, kind: str) -> list[float]:
             assert server.stdout is not None
             found = None
             while found is None:
-                found = re.search(r"http://[^:]+:(\d+)", server.stdout.readline())
+                line = server.stdout.readline()
+                assert line, "the server ended"
+                found = re.search(r"http://[^:]+:(\d+)", line)
             threading.Thread(target=server.stdout.read, daemon=True).start()
             port = int(found[1])
             assert answer(port) == "first"

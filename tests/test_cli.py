@@ -583,3 +583,166 @@ def test_app_run_does_nothing_while_a_command_imports_it(tmp_path):
     done = hip("routes", cwd=tmp_path)
     assert done.returncode == 0
     assert "Ignoring a call to 'app.run()'" in done.stdout + done.stderr
+
+
+# Checking and configuration.
+
+
+@pytest.fixture
+def production(project):
+    app = Flask("production")
+    app.config.update(
+        SECRET_KEY="0123456789abcdef0123456789abcdef",
+        SESSION_COOKIE_SECURE=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        TRUSTED_HOSTS=["example.com"],
+        MAX_CONTENT_LENGTH=1000,
+    )
+    return app
+
+
+def check(app, *args):
+    return CliRunner().invoke(cli, ["check", *args], obj=ScriptInfo(create_app=lambda: app))
+
+
+def test_a_good_app_passes_the_check(production):
+    result = check(production, "--strict")
+    assert result.exit_code == 0, result.output
+    assert "problem" not in result.output
+    assert "advice" not in result.output
+    assert "Lane         fast, for all 1 routes" in result.output
+
+
+PROBLEMS = [
+    ({"SECRET_KEY": None}, "problem   SECRET_KEY is not set"),
+    ({"SECRET_KEY": "dev"}, "problem   SECRET_KEY can be guessed"),
+    ({"SECRET_KEY": "0123456789"}, "problem   SECRET_KEY has 10 bytes, fewer than 20"),
+    ({"TESTING": True}, "problem   TESTING is on"),
+    ({"SESSION_COOKIE_HTTPONLY": False}, "problem   SESSION_COOKIE_HTTPONLY is off"),
+]
+
+
+@pytest.mark.parametrize(("settings", "line"), PROBLEMS, ids=[line for _, line in PROBLEMS])
+def test_problems_fail_the_check(production, settings, line):
+    production.config.update(settings)
+    result = check(production)
+    assert result.exit_code == 1
+    assert line in result.output
+
+
+ADVICE = ["SESSION_COOKIE_SECURE", "SESSION_COOKIE_SAMESITE", "TRUSTED_HOSTS", "MAX_CONTENT_LENGTH"]
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_advice_fails_the_strict_check_only(production, name):
+    production.config[name] = None
+    assert f"advice    {name} is" in check(production).output
+    assert check(production).exit_code == 0
+    assert check(production, "--strict").exit_code == 1
+
+
+def test_debug_mode_fails_the_check(production, monkeypatch):
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    assert "problem   DEBUG is on" in check(production).output
+
+
+def test_the_check_shows_what_the_app_is_made_of(production):
+    from hipflask.werkzeug.middleware.proxy_fix import ProxyFix
+
+    production.wsgi_app = ProxyFix(production.wsgi_app)
+    production.extensions["thing"] = object()
+    production.before_request(needs_arguments)
+    Blueprint("pages", "pages").after_request(broken)
+    production.add_url_rule("/nothing", "nowhere")
+    output = check(production).output
+    assert "Extensions   flask_thing" in output
+    assert "Middleware   hipflask.werkzeug.middleware.proxy_fix.ProxyFix" in output
+    assert "before_request test_cli.needs_arguments" in output
+    assert "full, for all 2 routes: app.wsgi_app is wrapped by middleware" in output
+    assert "problem   /nothing has no view" in output
+
+
+COMMANDS = [
+    ("gunicorn app:app", "--app app:app"),
+    ("gunicorn -b :80 app:app", "--app app:app --host 0.0.0.0 --port 80"),
+    ("poetry run gunicorn --bind=127.0.0.1:80 a", "--app a --host 127.0.0.1 --port 80"),
+    ("gunicorn -b unix:/run/a.sock 'a:make(1)'", "--app 'a:make(1)' --host unix:/run/a.sock"),
+    ("gunicorn -b [::1]:80 --threads 4 --reload a", "--app a --host ::1 --port 80 --threads 4 --reload"),
+    ("gunicorn --access-logfile - -w2 a", "--app a --access-log"),
+    ("uwsgi --http :80 --module a:app --master", "--app a:app --host 0.0.0.0 --port 80"),
+    ("uwsgi --http-socket=:80 --wsgi-file a.py --callable app", "--app a.py:app --host 0.0.0.0 --port 80"),
+]
+
+
+@pytest.mark.parametrize(("line", "ours"), COMMANDS, ids=[line for line, _ in COMMANDS])
+def test_options_of_other_servers_are_translated(line, ours):
+    import shlex
+
+    from hipflask.migration import from_command
+
+    words = shlex.split(from_command(line).command)
+    assert words[:2] == ["hipflask", "run"]
+    assert sorted(words[2:]) == sorted(shlex.split(ours))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Procfile", "worker: x\nweb: gunicorn -w 3 -b 0.0.0.0:80 app:app\n"),
+        (
+            "gunicorn.conf.py",
+            "import os\nworkers = os.cpu_count()\nbind = '0.0.0.0:80'\nwsgi_app = 'app:app'\n",
+        ),
+        ("uwsgi.ini", "[uwsgi]\nmodule = app:app\nhttp = 0.0.0.0:80\nprocesses = 3\n"),
+    ],
+)
+def test_options_are_found_in_files(production, project, name, text):
+    (project / name).write_text(text)
+    output = check(production).output
+    assert f"{name} becomes:" in output
+    for part in ("--app app:app", "--host 0.0.0.0 --port 80", "workers", "one process serves with threads"):
+        assert part in output
+
+
+def test_an_unknown_option_is_named(production):
+    output = check(production, "--from-gunicorn", "gunicorn --made-up 3 app:app").output
+    assert "made_up 3  unknown here" in output
+    result = check(production, "--from-gunicorn", "waitress app:app")
+    assert result.exit_code == 2
+    assert "there is neither 'gunicorn' nor 'uwsgi' in it" in result.output
+
+
+def test_settings_and_their_sources(production, monkeypatch):
+    pytest.importorskip("dotenv")
+    production.config["SQLALCHEMY_DATABASE_URI"] = "postgresql://ann:secret@host/db"
+    monkeypatch.setenv("FLASK_RUN_HOST", "0.0.0.0")
+    info = ScriptInfo(create_app=lambda: production)
+    result = CliRunner().invoke(cli, ["config", "--port", "81", "--debug"], obj=info)
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines() if line}
+    assert rows["port"] == ["81", "command", "line"]
+    assert rows["host"] == ["'0.0.0.0'", "environment", "FLASK_RUN_HOST"]
+    assert rows["reload"] == ["True", "default,", "as", "debug"]
+    assert rows["SECRET_KEY"] == ["(hidden)", "application"]
+    assert rows["SQLALCHEMY_DATABASE_URI"] == ["'postgresql://...@host/db'", "application"]
+    assert rows["SESSION_COOKIE_NAME"] == ["'session'", "default"]
+
+
+def test_a_command_of_the_app_goes_before_ours(production):
+    @production.cli.command("check")
+    def own():
+        click.echo("own check")
+
+    assert check(production).output == "own check\n"
+
+
+def test_a_traceback_begins_with_the_developers_code(project):
+    (project / "typo.py").write_text("def broken(:\n")
+    done = hip("--app", "typo", "run", cwd=project)
+    assert done.returncode == 1
+    assert done.stderr.count("File") == 1
+    assert "SyntaxError" in done.stderr
+    done = hip("--app", "raises", "run", cwd=project)
+    assert done.returncode == 1
+    assert done.stderr.count("File") == 1
+    assert "RuntimeError: at import" in done.stderr

@@ -1,4 +1,4 @@
-"""The `hipflask` command: finding the application, and the commands `run`, `shell` and `routes`.
+"""The `hipflask` command: how it finds the application, and its commands, from `run` to `config`.
 
 An application adds commands of its own by `@app.cli.command()`, an installed distribution by the entry point
 group `flask.commands`. The environment variables are Flask's: `FLASK_APP`, `FLASK_DEBUG`, `FLASK_RUN_PORT`
@@ -479,7 +479,7 @@ class FlaskGroup(AppGroup):
     """The group at the top: it finds the application, and offers its commands beside the built-in ones.
 
     Args:
-        add_default_commands: Offer `run`, `shell` and `routes`.
+        add_default_commands: Offer `run`, `shell`, `routes`, `check` and `config`.
         create_app: Makes the application, instead of importing it.
         add_version_option: Offer `--version`.
         load_dotenv: Read `.env` and `.flaskenv`.
@@ -510,7 +510,7 @@ class FlaskGroup(AppGroup):
         self.load_dotenv = load_dotenv
         self.set_debug_flag = set_debug_flag
         if add_default_commands:
-            for command in (run_command, shell_command, routes_command):
+            for command in (run_command, shell_command, routes_command, check_command, config_command):
                 self.add_command(command)
         self._loaded_plugin_commands = False
 
@@ -532,16 +532,25 @@ class FlaskGroup(AppGroup):
         """
         self._load_plugin_commands()
         command = super().get_command(ctx, name)
-        if command is not None:
+        if command is not None and command not in (check_command, config_command):
             return command
         try:
             app = ctx.ensure_object(ScriptInfo).load_app()
         except NoAppException as error:
-            click.secho(f"Error: {error.format_message()}\n", err=True, fg="red")
-            return None
+            if command is None:
+                click.secho(f"Error: {error.format_message()}\n", err=True, fg="red")
+            return command
+        except Exception:
+            if command is None:
+                raise
+            return command
+        own = app.cli.get_command(ctx, name)
+        if own is None or own is command:
+            # Flask has no 'check' and no 'config', so that an application may have them.
+            return command
         if not current_app or current_app._get_current_object() is not app:  # type: ignore[attr-defined]
             ctx.with_resource(app.app_context())
-        return app.cli.get_command(ctx, name)
+        return own
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name all commands; an application that fails to load is reported, and the others are listed."""
@@ -583,6 +592,10 @@ class FlaskGroup(AppGroup):
 # The environment.
 
 
+#: The environment variables that dotenv files have set, and the file of each.
+_variables_of_files: dict[str, str] = {}
+
+
 def _has_dotenv() -> bool:
     try:
         import dotenv  # noqa: F401
@@ -620,11 +633,15 @@ def load_dotenv(path: str | os.PathLike[str] | None = None, load_defaults: bool 
     if path is not None and os.path.isfile(path):
         files.append(os.fspath(path))
     variables: dict[str, str | None] = {}
+    sources: dict[str, str] = {}
     for file in filter(None, files):
-        variables |= dotenv.dotenv_values(file, encoding="utf-8")
+        found = dotenv.dotenv_values(file, encoding="utf-8")
+        variables |= found
+        sources |= dict.fromkeys(found, os.path.relpath(file))
     for key, value in variables.items():
-        if value is not None:
-            os.environ.setdefault(key, value)
+        if value is not None and key not in os.environ:
+            os.environ[key] = value
+            _variables_of_files[key] = sources[key]
     return bool(variables)
 
 
@@ -735,6 +752,7 @@ def show_server_banner(debug: bool, app_import_path: str | None) -> None:
 @click.option("--reload/--no-reload", default=None, help="Start again when code changes. On in debug mode.")
 @click.option("--debugger/--no-debugger", default=None, help="Show errors in the browser. On in debug mode.")
 @click.option("--with-threads/--without-threads", default=True, help="Run views at the same time.")
+@click.option("--threads", type=click.IntRange(1), help="The most views that run at the same time.")
 @click.option(
     "--extra-files",
     type=SeparatedPathType(),
@@ -761,6 +779,7 @@ def run_command(
     reload: bool | None,
     debugger: bool | None,
     with_threads: bool,
+    threads: int | None,
     cert: Any,
     extra_files: Iterable[str] | None,
     exclude_patterns: Iterable[str] | None,
@@ -792,7 +811,7 @@ def run_command(
         port,
         use_reloader=use_reloader,
         use_debugger=use_debugger,
-        threads=None if with_threads else 1,
+        threads=threads if with_threads else 1,
         extra_files=extra_files,
         exclude_patterns=exclude_patterns,
         reloader_type=reloader,
@@ -904,7 +923,119 @@ def routes_command(sort: str, all_methods: bool) -> None:
     click.echo(f"\nLane: {lane}{f' ({reason})' if reason else ''}")
 
 
-for _command in (shell_command, routes_command):
+@click.command("check", short_help="Check the app for production.")
+@click.argument("import_path", metavar="[IMPORT]", required=False)
+@click.option(
+    "--from-gunicorn", "line", metavar="COMMAND", help="A command line of gunicorn or uWSGI to translate."
+)
+@click.option("--strict", is_flag=True, help="Take advice for problems.")
+@pass_script_info
+def check_command(info: ScriptInfo, import_path: str | None, line: str | None, strict: bool) -> None:
+    """Import the application that IMPORT, --app or FLASK_APP names, and report what matters in production.
+
+    The exit status is 1 if there is a problem.
+    """
+    from . import checkup, migration
+    from ._core import lane_of
+
+    if import_path is not None:
+        info.app_import_path, info.create_app = import_path, None
+    try:
+        translated = (
+            ("--from-gunicorn", migration.from_command(line)) if line else migration.found_in(os.curdir)
+        )
+    except (ValueError, SyntaxError) as error:
+        raise click.UsageError(f"The gunicorn or uWSGI options cannot be read: {error}.") from None
+    app = info.load_app()
+    lane, reason = lane_of(app)
+    _print_list("Application", [f"{app.name} ({app.root_path})"])
+    _print_list("Extensions", checkup.extensions(app) or ["none"])
+    _print_list("Middleware", checkup.middleware(app) or ["none"])
+    _print_list("Hooks", checkup.hooks(app) or ["none"])
+    count = sum(1 for _ in app.url_map.iter_rules())
+    _print_list("Lane", [f"{lane}, for all {count} routes{f': {reason}' if reason else ''}"])
+    found = sorted(
+        checkup.findings(app), key=lambda finding: ("problem", "advice", "ok").index(finding.level)
+    )
+    colours = {"problem": "red", "advice": "yellow", "ok": "green"}
+    for level, name, text in found:
+        click.echo(f"{click.style(f'{level:<9}', fg=colours[level])} {name} {text}")
+    if translated is not None:
+        _print_translation(*translated)
+    if any(finding.level == "problem" or (strict and finding.level == "advice") for finding in found):
+        raise click.exceptions.Exit(1)
+
+
+def _print_list(heading: str, items: list[str]) -> None:
+    for item in items:
+        click.echo(f"{heading:<13}{item}")
+        heading = ""
+
+
+def _print_translation(source: str, translation: Any) -> None:
+    click.echo(f"\n{source} becomes:\n\n    {translation.command}\n")
+    width = max((len(name) for name, _ in translation.notes), default=0)
+    for name, meaning in translation.notes:
+        click.echo(f"{name:<{width}}  {meaning}")
+
+
+@click.command(
+    "config",
+    short_help="Show the settings in force.",
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
+)
+@click.argument("run_options", metavar="[RUN OPTIONS]", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def config_command(ctx: click.Context, run_options: tuple[str, ...]) -> None:
+    """Show the settings with which 'hipflask run' would serve, and where each comes from.
+
+    Takes the options of 'hipflask run'. Secrets are not shown.
+    """
+    from . import checkup
+
+    with run_command.make_context("run", list(run_options), parent=ctx.parent) as run_context:
+        rows = [("Server", "", ""), *_server_settings(run_context)]
+        info = run_context.ensure_object(ScriptInfo)
+        if run_context.params["import_path"] is not None:
+            info.app_import_path = run_context.params["import_path"]
+        app = info.load_app()
+    rows += [("", "", ""), ("Application", "", ""), *checkup.app_settings(app)]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, value, source in rows:
+        click.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}".rstrip())
+
+
+def _server_settings(ctx: click.Context) -> list[tuple[str, str, str]]:
+    """The options of `run` with the values that it would use, and their sources."""
+    app_path = ctx.ensure_object(ScriptInfo).app_import_path
+    debug = get_debug_flag()
+    rows = [("app", repr(app_path), _where(ctx, "app", "FLASK_APP"))] if app_path else []
+    rows.append(("debug", repr(debug), _where(ctx, "debug", "FLASK_DEBUG")))
+    implied = {"reload": debug, "debugger": debug, "access_log": debug}
+    for param in run_command.params:
+        name = param.name or ""
+        if name not in ctx.params or name in ("import_path", "cert"):
+            continue
+        value, source = ctx.params[name], _where(ctx, name, f"FLASK_RUN_{name.upper()}")
+        if value is None and name in implied:
+            value, source = implied[name], "default, as debug"
+        rows.append((name, repr(value), source))
+    return rows
+
+
+def _where(ctx: click.Context, name: str, variable: str) -> str:
+    here: click.Context | None = ctx
+    while here is not None:
+        if here.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            return "command line"
+        here = here.parent
+    if variable not in os.environ:
+        return "default"
+    file = _variables_of_files.get(variable)
+    return f"environment {variable}" + (f", from {file}" if file else "")
+
+
+for _command in (shell_command, routes_command, check_command, config_command):
     _command.params[:0] = (_as_flask_option, _app_option)
 
 cli = FlaskGroup(

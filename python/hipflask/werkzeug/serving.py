@@ -301,14 +301,16 @@ def make_server(
 
     Args:
         threaded: Run views at the same time.
-        processes: More than one is refused: start the application with `hipflask run --workers` for that.
+        processes: More than one is refused: one process serves with threads.
 
     The other arguments are those of `BaseWSGIServer`.
     """
     if processes > 1:
         if threaded:
             raise ValueError("Cannot have a multi-thread and multi-process server.")
-        raise ValueError("One server is one process. Use 'hipflask run --workers' for several.")
+        raise ValueError(
+            "This server is one process that runs views on threads: leave out 'processes', set 'threaded'."
+        )
     server = ThreadedWSGIServer if threaded else BaseWSGIServer
     return server(host, port, app, request_handler, passthrough_errors, ssl_context, fd)
 
