@@ -86,9 +86,13 @@ def variables(source: ast.AST) -> Iterator[tuple[str, str]]:
                 yield name, text
 
 
-def members(class_: type) -> Iterator[str]:
-    """The public methods and properties of a class, those of its bases in Hipflask included."""
-    seen = set()
+def members(class_: type, documented: list[type]) -> Iterator[str]:
+    """The public methods and properties of a class, and those of its bases that are not on the page."""
+    seen: set[str] = set()
+    bases = [base for base in class_.__mro__[1:] if base in documented]
+    if bases:
+        yield f"Has also what {', '.join(f'`{base.__name__}`' for base in bases)} has.\n"
+        seen.update(name for base in bases for name in dir(base) if not overridden(class_, base, name))
     for base in class_.__mro__:
         if not base.__module__.startswith("hipflask"):
             continue
@@ -109,6 +113,12 @@ def members(class_: type) -> Iterator[str]:
             yield f"### `{title}`\n\n{markdown(doc)}\n"
 
 
+def overridden(class_: type, base: type, name: str) -> bool:
+    """Whether a class has a member of its own in the place of its base's, with a docstring of its own."""
+    ours, theirs = getattr(class_, name, None), getattr(base, name, None)
+    return ours is not theirs and getattr(ours, "__doc__", None) != getattr(theirs, "__doc__", None)
+
+
 def public_names(module: Any) -> list[str]:
     """What a module offers: its own functions and classes, and those of its private and native parts."""
     listed = getattr(module, "__all__", None)
@@ -121,6 +131,9 @@ def belongs(module: Any, name: str) -> bool:
     if not (inspect.isclass(value) or inspect.isroutine(value)):
         return False
     home = getattr(value, "__module__", None) or ""
+    if home.startswith("hipflask._core") and inspect.isroutine(value):
+        # Flask's part has native functions to work with, Werkzeug's to offer.
+        return ".werkzeug." in module.__name__
     return home == module.__name__ or home.startswith((f"{module.__name__}.", "hipflask._core"))
 
 
@@ -133,12 +146,14 @@ def page(name: str) -> str:
         out.append(f"## `{variable}`\n\n{markdown(text)}\n")
     if name == "signals":
         out += [f"## `{signal}`\n\n{getattr(module, signal).__doc__}\n" for signal in module._NAMES]
-    for public in public_names(module):
+    names = public_names(module)
+    documented = [value for value in map(vars(module).get, names) if inspect.isclass(value)]
+    for public in names:
         value = getattr(module, public)
         kind = "class " if inspect.isclass(value) else ""
         out.append(f"## {kind}`{public}{signature(value)}`\n\n{markdown(value.__doc__)}\n")
         if inspect.isclass(value):
-            out.extend(members(value))
+            out.extend(members(value, documented))
     return "\n".join(out)
 
 
