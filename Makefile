@@ -9,8 +9,8 @@ PORT ?= 8000
 PYTHON_FOLDERS := python tests benches examples docs
 # The profile that `build` uses: `release` is what we ship and measure.
 PROFILE ?= release
-# What tests run on.
-export TEST_PROFILE ?= quick
+# What tests run on: the profile that `cargo test` has built most of already, with checks of overflow.
+export TEST_PROFILE ?= dev
 
 .PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem loom fuzz clean
 
@@ -34,7 +34,10 @@ system:
 	  else echo "chromium and chromedriver are not installed: the browser test will fail"; fi; fi
 
 build: setup ## Build the native module (release) into the virtual environment
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet --profile $(PROFILE)
+	@echo "Building the native module ($(PROFILE) profile)"
+	@mkdir -p target
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet --profile $(PROFILE) >target/build.log 2>&1 \
+	  || { cat target/build.log; exit 1; }
 
 dev: ## The same, quicker to build and slower to run
 	@$(MAKE) --no-print-directory build PROFILE=dev

@@ -558,7 +558,8 @@ def templates(kit: Kit, debug: bool) -> Any:
         "/globals",
         "globals",
         lambda: string(
-            "{{ request.path }} {{ config.TESTING }} {{ g.x is defined }} {{ url_for('file') }} {{ session.a }}"
+            "{{ request.path }} {{ config.TESTING }} {{ g.x is defined }} {{ url_for('file') }}"
+            " {{ session.a }}"
         ),
     )
     app.add_url_rule(
@@ -569,7 +570,8 @@ def templates(kit: Kit, debug: bool) -> Any:
         "/filter",
         "filter",
         lambda: string(
-            "{{ 'a'|twice }} {{ 'a' is short }} {{ shout('a') }} {{ {'a': '<'}|tojson }} {{ [1, 'ü']|tojson(2) }}"
+            "{{ 'a'|twice }} {{ 'a' is short }} {{ shout('a') }} {{ {'a': '<'}|tojson }}"
+            " {{ [1, 'ü']|tojson(2) }}"
         ),
     )
     app.add_url_rule("/undefined", "undefined", lambda: string("[{{ nothing }}]"))

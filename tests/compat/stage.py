@@ -1,7 +1,7 @@
 """One app, written once, played on Flask and on Hipflask: what both answer, call and log is compared.
 
-A *scene* is a function that builds an app from a `Kit`, which is either of the two frameworks, and a list of
-requests. `play` runs it through a door and gives what was seen; `differences` compares two such records. Dates,
+A *scene* is a function that builds an app from a `Kit`, which is either of the two frameworks, and a list
+of requests. `play` runs it through a door and gives what was seen; `differences` compares two such records. Dates,
 and what a server adds of its own, are left out; a session's cookie is compared by what it says.
 """
 
@@ -130,7 +130,7 @@ SCENES: list[Scene] = []
 
 
 def scene(*requests: str | Ask, each: list[Any] | None = None) -> Callable[[Callable[..., Any]], Any]:
-    """Register a scene. With `each`, the builder gets one more argument, and there is a scene for each value."""
+    """Register a scene; with `each`, one for each value, which the builder gets as one more argument."""
     asked = [ask(request) if isinstance(request, str) else request for request in requests]
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""The same apps on Flask and on Hipflask, through three doors: answers, order of calls and logs are compared."""
+"""The same apps on Flask and on Hipflask, through three doors: answers, calls and logs are compared."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if os.environ.get("HIPFLASK_WHEEL"):
         return Path(os.environ["HIPFLASK_WHEEL"]).resolve()
     folder = tmp_path_factory.mktemp("wheel")
-    profile = os.environ.get("TEST_PROFILE") or "quick"
+    profile = os.environ.get("TEST_PROFILE") or "dev"
     maturin("build", "--profile", profile, "--interpreter", sys.executable, "--out", str(folder))
     (made,) = folder.glob("*.whl")
     return made

@@ -143,7 +143,7 @@ pub(crate) fn response<'py>(
         _ => return Ok(Some(Rest::Pieces(Begun::new(response, environ()?.cast::<PyDict>()?)?))),
     };
     let wire = response::wire(base, reply.is_head(), environ)?;
-    let status = wsgi::final_status(wire.code.into())?;
+    let status = wsgi::final_status(wire.code)?;
     reply.start(status, wire.phrase.as_deref());
     let mut length = None;
     for (name, value) in &wire.fields {
