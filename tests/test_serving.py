@@ -1,84 +1,283 @@
-"""What a served process does when it is told to stop."""
+"""The live server as a developer meets it: what it prints, how it stops, what it says of mistakes."""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import os
+import pty
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
 
 import pytest
 
-PROGRAM = """
-import sys, time
+HIPFLASK = [sys.executable, "-m", "hipflask"]
+
+APP = """
+import threading
 from hipflask import Flask
-from hipflask.serving import run
 
 app = Flask(__name__)
+came = threading.Event()
 
-@app.get("/<float:seconds>")
-def sleep(seconds):
-    print("inside", flush=True)
-    time.sleep(seconds)
-    return "done"
+@app.get("/")
+def index():
+    print("seen by the developer")
+    return "Hello"
 
-run(app, port=0)
-print("ended", flush=True)
+@app.get("/stop")
+def stop():
+    value = 41
+    breakpoint()
+    return str(value)
+
+@app.get("/forever")
+def forever():
+    print("stuck")
+    came.wait()
 """
 
 
-@contextmanager
-def served() -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process that serves PROGRAM, and its port."""
+class Terminal:
+    """A `hipflask` command in a terminal of its own."""
+
+    def __init__(self, folder, *args) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(folder)
+            os.execv(HIPFLASK[0], [*HIPFLASK, *args])
+        self.text = ""
+        self.status = None
+
+    def read_until(self, pattern: str) -> re.Match:
+        """Read on until the pattern comes; what was read before it is forgotten."""
+        deadline = time.monotonic() + 30
+        while (found := re.search(pattern, self.text)) is None:
+            assert time.monotonic() < deadline, self.text
+            assert self._read(1), self.text
+        self.text = self.text[found.end() :]
+        return found
+
+    def _read(self, seconds: float) -> bool:
+        if not select.select([self.fd], [], [], seconds)[0]:
+            return True
+        try:
+            data = os.read(self.fd, 4096)
+        except OSError:
+            # How a terminal tells that nobody is at its other end.
+            return False
+        self.text += data.decode()
+        return bool(data)
+
+    def type(self, text: str) -> None:
+        """Type, as on a keyboard."""
+        os.write(self.fd, text.encode())
+
+    def wait(self) -> int:
+        """Read the rest; returns the exit status."""
+        deadline = time.monotonic() + 30
+        while self._read(0.1):
+            assert time.monotonic() < deadline, self.text
+        self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.status
+
+    def close(self) -> None:
+        """End what still runs."""
+        if self.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("FLASK_", "HIPFLASK_", "WERKZEUG_"))]:
+        monkeypatch.delenv(name)
+    (tmp_path / "hello.py").write_text(APP)
+    return tmp_path
+
+
+MODES = {"plain": [], "debug": ["--debug"], "debug without reloader": ["--debug", "--no-reload"]}
+
+
+@pytest.fixture(params=list(MODES))
+def terminal(request, folder):
+    terminal = Terminal(folder, "run", "--app", "hello", "--port", "0", *MODES[request.param])
+    terminal.mode = request.param
+    terminal.port = int(terminal.read_until(r"Running on http://127\.0\.0\.1:(\d+) .*CTRL\+C")[1])
+    yield terminal
+    terminal.close()
+
+
+def connect(port: int, path: str) -> http.client.HTTPConnection:
+    """Send a request, and leave the connection open."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", path)
+    return connection
+
+
+def test_the_developers_print_is_seen(terminal):
+    connection = connect(terminal.port, "/")
+    assert connection.getresponse().read() == b"Hello"
+    connection.close()
+    terminal.read_until("seen by the developer")
+
+
+def test_breakpoint_in_a_view_has_the_terminal(terminal):
+    connection = connect(terminal.port, "/stop")
+    terminal.read_until(r"\(Pdb\) ")
+    terminal.type("value + 1\n")
+    terminal.read_until("42")
+    terminal.type("value = 7\n")
+    terminal.read_until(r"\(Pdb\) ")
+    terminal.type("c\n")
+    assert connection.getresponse().read() == b"7"
+    connection.close()
+
+
+def test_control_c_ends_an_idle_server_with_open_connections(terminal):
+    connection = connect(terminal.port, "/")
+    connection.getresponse().read()
+    terminal.type("\x03")
+    assert terminal.wait() == 0
+    connection.close()
+    assert "Traceback" not in terminal.text
+
+
+def test_control_c_twice_cuts_off_a_stuck_view(terminal):
+    connection = connect(terminal.port, "/forever")
+    terminal.read_until("stuck")
+    terminal.type("\x03")
+    if "reloader" in terminal.mode or terminal.mode == "plain":
+        terminal.read_until("Requests still run: waiting for them")
+        terminal.type("\x03")
+    assert terminal.wait() == 0
+    connection.close()
+    assert "cut off" in terminal.text
+    assert "Traceback" not in terminal.text
+
+
+def test_answers_and_refusals_are_logged_in_debug_mode(folder):
+    terminal = Terminal(folder, "run", "--app", "hello", "--port", "0", "--debug")
+    try:
+        port = int(terminal.read_until(r"http://127\.0\.0\.1:(\d+)")[1])
+        for path in ("/?a=1", "/missing"):
+            connection = connect(port, path)
+            connection.getresponse().read()
+            connection.close()
+        terminal.read_until(r"\[\d\d:\d\d:\d\d\] 127\.0\.0\.1 GET /\?a=1 \S*200\S* \d+\.\d ms")
+        terminal.read_until(r"GET /missing \S*404\S* \d+\.\d ms")
+        with socket.create_connection(("127.0.0.1", port), 30) as raw:
+            raw.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+            assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
+        terminal.read_until("refused with 400: [a-z ]+")
+    finally:
+        terminal.close()
+
+
+def run(folder, *args) -> subprocess.CompletedProcess:
+    """Run a command that is to fail."""
+    return subprocess.run([*HIPFLASK, *args], cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
+def test_a_port_in_use_is_told_in_one_sentence(folder, mode):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(folder, "run", "--app", "hello", "--port", str(port), *mode)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Error: 127.0.0.1 port {port} is in use by another program: stop that program, or choose another"
+        " port with --port.\n"
+    )
+
+
+MISTAKES = [
+    (["--app", "hello", "--host", "192.0.2.1"], "is not an address of this machine"),
+    (["--app", "hello", "--host", "unix:missing/socket"], "There is no directory for unix:missing/socket"),
+    (["--app", "hello", "--port", "65536"], "65536 is not in the range"),
+    (["--app", "hello", "--cert", "adhoc"], "Hipflask does not speak TLS yet"),
+    (["--app", "nothing"], "Could not import 'nothing'"),
+    (["--app", "hello:nothing"], "Failed to find attribute 'nothing' in 'hello'"),
+    (["--app", "hello:index(1)"], "could not be called with the specified arguments"),
+]
+
+
+@pytest.mark.parametrize("mode", [[], ["--debug"]], ids=["plain", "debug"])
+@pytest.mark.parametrize(("args", "message"), MISTAKES, ids=[" ".join(args) for args, _ in MISTAKES])
+def test_a_mistake_is_told_in_one_sentence(folder, args, message, mode):
+    done = run(folder, "run", *args, *mode)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("mode", [[], ["--debug"]], ids=["plain", "debug"])
+def test_a_unix_socket_is_served_and_removed(folder, mode):
+    path = folder / "socket"
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX) as stale:
+            # A server that was killed leaves its socket behind.
+            stale.bind(str(path))
+        process = subprocess.Popen(
+            [*HIPFLASK, "run", "--app", "hello", "--host", f"unix:{path}", *mode],
+            cwd=folder,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            next(line for line in process.stdout if "Running on" in line)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                answer = b"".join(iter(lambda: client.recv(1000), b""))
+            assert answer.endswith(b"\r\n\r\nHello")
+        finally:
+            process.terminate()
+            process.stdout.read()
+            process.stdout.close()
+            assert process.wait(30) == 0
+        assert not path.exists()
+
+
+def test_the_package_runs_as_a_module(folder):
+    assert run(folder, "--app", "hello", "routes").stdout.startswith("Endpoint")
+
+
+def test_app_run_takes_flasks_variables(folder):
+    (folder / "main.py").write_text(APP + "\napp.run(port=0, use_reloader=False)\n")
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-u", "main.py"],
+        cwd=folder,
+        env={**os.environ, "FLASK_DEBUG": "1"},
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
-    assert process.stdout is not None
     try:
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
-        assert found is not None
-        yield process, int(found[1])
+        text = ""
+        while "Running on" not in text:
+            line = process.stdout.readline()
+            assert line, text
+            text += line
+        assert "Debug mode: on" in text
+        rest = threading.Thread(target=process.stdout.read)
+        rest.start()
+        connection = connect(int(re.search(r":(\d+)\n", text)[1]), "/")
+        assert connection.getresponse().read() == b"Hello"
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        rest.join()
     finally:
         process.kill()
-        process.communicate()
-
-
-@contextmanager
-def asked(process: subprocess.Popen[str], port: int, path: str) -> Iterator[socket.socket]:
-    """A connection whose request is inside the view."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-        assert process.stdout is not None
-        assert process.stdout.readline() == "inside\n"
-        yield client
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_running_request_finish(number):
-    # The client keeps the connection; the server closes it, long before any of its deadlines.
-    with served() as (process, port), asked(process, port, "/0.3") as client:
-        process.send_signal(number)
-        answer = b""
-        while piece := client.recv(4096):
-            answer += piece
-        assert answer.endswith(b"\r\n\r\ndone")
-        output, errors = process.communicate(timeout=20)
-        assert (process.returncode, output.splitlines()[-1], errors) == (0, "ended", "")
-
-
-def test_a_second_signal_cuts_the_running_request_off():
-    with served() as (process, port), asked(process, port, "/2.5") as client:
-        process.send_signal(signal.SIGTERM)
-        assert process.stdout is not None
-        assert "still run" in process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        assert client.recv(1) == b""
-        _, errors = process.communicate(timeout=20)
-        assert process.returncode == 0
-        assert "Traceback" not in errors
+        process.stdout.close()

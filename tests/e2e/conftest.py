@@ -38,9 +38,12 @@ def tutorial() -> Path:
 class Server:
     """A `hipflask run` in a process of its own, ready when it has said where it listens."""
 
-    def __init__(self, *arguments: str, cwd: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str, cwd: Path, env: dict[str, str] | None = None, script: Path | None = None
+    ) -> None:
+        command = ["-m", "hipflask"] if script is None else [str(script)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hipflask", *arguments],
+            [sys.executable, *command, *arguments],
             cwd=cwd,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
             stdout=subprocess.PIPE,

@@ -198,7 +198,6 @@ def _copy_process(reloads: int) -> _Child | None:
     """Fork; returns None in the copy."""
     global _copied
 
-    _copied = frozenset(_iter_module_paths())
     for stream in (sys.stdout, sys.stderr):
         # What waits in a buffer would be printed twice.
         if stream is not None:
@@ -206,6 +205,7 @@ def _copy_process(reloads: int) -> _Child | None:
     pid = os.fork()
     if pid:
         return _Copy(pid)
+    _copied = frozenset(_iter_module_paths())
     os.environ.update(_child_environ(reloads))
     return None
 
