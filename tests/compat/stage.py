@@ -1,8 +1,8 @@
 """One app, written once, played on Flask and on Hipflask: what both answer, call and log is compared.
 
-A *scene* is a function that builds an app from a `Kit`, which is either of the two frameworks, and a list
-of requests. `play` runs it through a door and gives what was seen; `differences` compares two such records. Dates,
-and what a server adds of its own, are left out; a session's cookie is compared by what it says.
+A *scene* is a function that builds an app from a `Kit`, which is either of the two frameworks, and a list of
+requests. `play` runs it through a door and gives what was seen; `differences` compares two such records.
+Dates, and what a server adds of its own, are left out; a session's cookie is compared by what it says.
 """
 
 from __future__ import annotations
