@@ -107,3 +107,29 @@ def test_strangers_see_no_secret(serve, tmp_path) -> None:
     assert response.status == 500
     assert "ZeroDivisionError" in page
     assert not re.search("data-secret|open-console", page)
+
+
+def test_a_template_error_shows_the_templates_line(serve, browser, tmp_path) -> None:
+    Path(tmp_path / "broken.py").write_text(
+        "from hipflask import Flask, render_template\n"
+        "app = Flask(__name__)\n"
+        "@app.route('/')\n"
+        "def index():\n"
+        "    return render_template('list.html', items=[1, None])\n"
+    )
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "list.html").write_text(
+        "<ul>\n{% for item in items %}\n  <li>{{ item + 1 }}</li>\n{% endfor %}\n</ul>\n"
+    )
+    server = serve("--app", "broken", "--debug", "run", "--port", "0", cwd=tmp_path)
+    try:
+        browser.get(server.url)
+        frame = browser.find_elements(By.CLASS_NAME, "frame")[-1]
+        title = frame.find_element(By.TAG_NAME, "h4").text
+        assert 'list.html", line 3' in title
+        assert frame.find_element(By.CSS_SELECTOR, ".line.current").text.strip() == "<li>{{ item + 1 }}</li>"
+        # The developer's frame is open, those of libraries are folded.
+        assert "{% endfor %}" in frame.text
+        assert browser.execute_script("return document.querySelectorAll('.frame.library.open').length") == 0
+    finally:
+        server.stop()

@@ -296,5 +296,6 @@ def _visible(pairs: list[_Pair]) -> list[_Pair]:
 def _library_paths() -> tuple[str, ...]:
     import sysconfig
 
-    paths = sysconfig.get_paths().values()
+    own = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    paths = [*sysconfig.get_paths().values(), own]
     return tuple({*paths, *(os.path.realpath(path) for path in paths)})
