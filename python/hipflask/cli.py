@@ -948,7 +948,8 @@ def check_command(info: ScriptInfo, import_path: str | None, line: str | None, s
         raise click.UsageError(f"The gunicorn or uWSGI options cannot be read: {error}.") from None
     app = info.load_app()
     lane, reason = lane_of(app)
-    _print_list("Application", [f"{app.name} ({app.root_path})"])
+    folder = os.path.relpath(app.root_path)
+    _print_list("Application", [app.name if folder == os.curdir else f"{app.name} in {folder}"])
     _print_list("Extensions", checkup.extensions(app) or ["none"])
     _print_list("Middleware", checkup.middleware(app) or ["none"])
     _print_list("Hooks", checkup.hooks(app) or ["none"])
