@@ -132,6 +132,12 @@ class RequestBase:
     url_rule: Any
     view_args: dict[str, Any] | None
     routing_exception: Any
+    _app_max_content_length: int | None
+    _app_max_form_memory_size: int | None
+    _app_max_form_parts: int | None
+    _endpoint: str | None
+    _blueprint: str | None
+    _blueprints: list[str]
     @property
     def content_type(self) -> str | None: ...
     @property
@@ -503,6 +509,31 @@ class LocalProxy(Generic[_T]):
     def __copy__(self) -> Any: ...
     def __deepcopy__(self, memo: Any, /) -> Any: ...
     def __class_getitem__(cls, item: Any) -> GenericAlias: ...
+
+# url_for.rs
+
+def url_for(
+    endpoint: str,
+    *,
+    _anchor: str | None = None,
+    _method: str | None = None,
+    _scheme: str | None = None,
+    _external: bool | None = None,
+    **values: Any,
+) -> str: ...
+def quick_url_for(
+    app: object,
+    endpoint: str,
+    values: dict[str, Any],
+    anchor: str | None,
+    method: str | None,
+    scheme: str | None,
+    external: bool | None,
+) -> str | None: ...
+
+class UrlFor:
+    def __init__(self, app: object) -> None: ...
+    def __call__(self, endpoint: str, /, **values: Any) -> str: ...
 
 # The engine.
 

@@ -17,6 +17,7 @@ from functools import partial
 from types import FunctionType, MethodType
 
 from . import signals
+from ._core import UrlFor, quick_url_for
 from ._lazy import imported
 from .blueprints import _open_resource, _send_static_file
 from .ctx import AppContext, RequestContext
@@ -555,6 +556,9 @@ class Flask(App):
             RuntimeError: If there is neither a request nor a `SERVER_NAME`.
             ValueError: For `_scheme` without `_external`.
         """
+        quick = quick_url_for(self, endpoint, values, _anchor, _method, _scheme, _external)
+        if quick is not None:
+            return quick
         req_ctx = _cv_request.get(None)
         if req_ctx is not None:
             url_adapter = req_ctx.url_adapter
@@ -629,7 +633,7 @@ class Flask(App):
         from .helpers import get_flashed_messages
 
         environment.globals.update(
-            url_for=self.url_for,
+            url_for=UrlFor(self) if self._builds_urls_itself() else self.url_for,
             get_flashed_messages=get_flashed_messages,
             config=self.config,
             # A rendered template gets the objects themselves; imported ones have these proxies.
@@ -639,6 +643,9 @@ class Flask(App):
         )
         environment.policies["json.dumps_function"] = self.json.dumps
         return environment
+
+    def _builds_urls_itself(self) -> bool:
+        return type(self).url_for is Flask.url_for and "url_for" not in self.__dict__
 
     def update_template_context(self, context: dict[str, Any]) -> None:
         """Add what the context processors return to a template's variables, which win over it."""

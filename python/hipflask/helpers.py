@@ -11,6 +11,7 @@ from contextvars import copy_context
 from functools import cache, update_wrapper
 
 from . import signals
+from ._core import url_for as url_for
 from .globals import _cv_app, _cv_request, current_app, request, request_ctx, session
 
 TYPE_CHECKING = False
@@ -119,21 +120,6 @@ def make_response(*args: Any) -> Response:
     if not args:
         return current_app.response_class()
     return current_app.make_response(args[0] if len(args) == 1 else args)
-
-
-def url_for(
-    endpoint: str,
-    *,
-    _anchor: str | None = None,
-    _method: str | None = None,
-    _scheme: str | None = None,
-    _external: bool | None = None,
-    **values: Any,
-) -> str:
-    """Build the URL of an endpoint of the current app. See `Flask.url_for`."""
-    return current_app.url_for(
-        endpoint, _anchor=_anchor, _method=_method, _scheme=_scheme, _external=_external, **values
-    )
 
 
 def redirect(location: str, code: int = 302, Response: type[BaseResponse] | None = None) -> BaseResponse:

@@ -63,6 +63,14 @@ class SecureCookieSession(CallbackDict[str, Any], SessionMixin):
     def __init__(self, initial: Mapping[str, Any] | None = None) -> None:
         super().__init__(initial, _mark_modified)
 
+    def __setitem__(self, key: str, value: Any) -> None:
+        if self.on_update is _mark_modified:
+            # The same as below, in fewer steps.
+            dict.__setitem__(self, key, value)
+            self.modified = True
+        else:
+            super().__setitem__(key, value)
+
 
 def _mark_modified(session: SecureCookieSession) -> None:
     session.modified = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import json
+from ._core import RequestBase as _RequestBase
 from .globals import current_app
 from .werkzeug.wrappers import Request as RequestBase
 from .werkzeug.wrappers import Response as ResponseBase
@@ -12,22 +13,6 @@ from .werkzeug.wrappers import Response as ResponseBase
 if TYPE_CHECKING:
     from .werkzeug.exceptions import HTTPException
     from .werkzeug.routing import Rule
-
-
-def _limit(name: str, key: str, doc: str) -> Any:
-    """A limit that may be set on one request and otherwise comes from the app's config."""
-    own = f"_{name}"
-
-    def read(self: Request) -> int | None:
-        value: int | None = getattr(self, own)
-        if value is None:
-            value = current_app.config[key] if current_app else getattr(RequestBase, name)
-        return value
-
-    def write(self: Request, value: int | None) -> None:
-        setattr(self, own, value)
-
-    return property(read, write, doc=doc)
 
 
 class Request(RequestBase):
@@ -43,47 +28,13 @@ class Request(RequestBase):
         view_args: dict[str, Any] | None
         routing_exception: HTTPException | None
 
-    _max_content_length: int | None = None
-    _max_form_memory_size: int | None = None
-    _max_form_parts: int | None = None
+    max_content_length: int | None = _RequestBase._app_max_content_length
+    max_form_memory_size: int | None = _RequestBase._app_max_form_memory_size
+    max_form_parts: int | None = _RequestBase._app_max_form_parts
 
-    max_content_length = _limit(
-        "max_content_length",
-        "MAX_CONTENT_LENGTH",
-        "Most bytes of body; more is answered with 413. From ``MAX_CONTENT_LENGTH`` unless set here.",
-    )
-    max_form_memory_size = _limit(
-        "max_form_memory_size",
-        "MAX_FORM_MEMORY_SIZE",
-        "Most bytes of one form field that is not a file. From ``MAX_FORM_MEMORY_SIZE`` unless set here.",
-    )
-    max_form_parts = _limit(
-        "max_form_parts",
-        "MAX_FORM_PARTS",
-        "Most parts of a multipart form. From ``MAX_FORM_PARTS`` unless set here.",
-    )
-
-    @property
-    def endpoint(self) -> str | None:
-        """The endpoint that matched, or None."""
-        rule = self.url_rule
-        return None if rule is None else rule.endpoint
-
-    @property
-    def blueprint(self) -> str | None:
-        """The name of the blueprint that the endpoint belongs to, or None."""
-        endpoint = self.endpoint
-        return endpoint.rpartition(".")[0] if endpoint is not None and "." in endpoint else None
-
-    @property
-    def blueprints(self) -> list[str]:
-        """The names of that blueprint and of those it is nested in, the innermost first."""
-        name = self.blueprint
-        if name is None:
-            return []
-        from .helpers import _split_blueprint_path
-
-        return _split_blueprint_path(name)
+    endpoint: str | None = _RequestBase._endpoint
+    blueprint: str | None = _RequestBase._blueprint
+    blueprints: list[str] = _RequestBase._blueprints
 
     def _load_form_data(self) -> None:
         super()._load_form_data()

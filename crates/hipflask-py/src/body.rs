@@ -102,6 +102,23 @@ impl InputStream {
         self.take(py, &Want::Most(usize::MAX))
     }
 
+    /// Everything that is left, without a copy where nothing has been read yet.
+    pub(crate) fn take_all(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
+        if let Ok(mut left) = self.left.try_lock()
+            && left.at == 0
+            && left.stream.is_none()
+            && left.broken.is_none()
+            && self.limit.is_none_or(|limit| {
+                self.read.load(Ordering::Relaxed).saturating_add(left.held.len() as u64) <= limit
+            })
+            && !self.closed.load(Ordering::Relaxed)
+        {
+            self.read.fetch_add(left.held.len() as u64, Ordering::Relaxed);
+            return Ok(std::mem::take(&mut left.held));
+        }
+        Ok(self.read_all(py)?.as_bytes().to_vec())
+    }
+
     /// Takes what is wanted out of the body and counts it.
     fn take<'py>(&self, py: Python<'py>, want: &Want) -> PyResult<Bound<'py, PyBytes>> {
         if self.closed.load(Ordering::Relaxed) {

@@ -22,8 +22,8 @@
 //! closes the request and pops the app context's part, or puts that off until a `stream_with_context` ends. When
 //! it is `None`, the dispatcher runs `do_teardown_request` and `do_teardown_appcontext` itself if there are any.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use pyo3::exceptions::{PyLookupError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -32,6 +32,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
+
+use crate::cookie_session::CookieSessions;
+use crate::url_for::Site;
 
 /// The one context variable.
 static VARIABLE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -69,12 +72,15 @@ enum Slot {
 struct Bare {
     app: Py<PyAny>,
     request: Py<PyAny>,
+    /// Opens the session natively.
+    sessions: Option<Arc<CookieSessions>>,
     session: OnceLock<Py<PyAny>>,
     globals: OnceLock<Py<PyAny>>,
     app_ctx: OnceLock<Py<PyAny>>,
     request_ctx: OnceLock<Py<PyAny>>,
     /// The dispatcher has let go: context objects made from now on are not pushed.
     ended: AtomicBool,
+    site: OnceLock<Option<Box<Site>>>,
 }
 
 /// One binding of the context: an app's slot and a request's slot.
@@ -95,6 +101,7 @@ pub(crate) fn push(
     py: Python<'_>,
     app: &Bound<'_, PyAny>,
     request: &Bound<'_, PyAny>,
+    sessions: Option<&Arc<CookieSessions>>,
 ) -> PyResult<(Py<Frame>, Token)> {
     let outer = current(py)?;
     let shared = match &outer {
@@ -107,11 +114,13 @@ pub(crate) fn push(
     let bare = Bare {
         app: app.clone().unbind(),
         request: request.clone().unbind(),
+        sessions: sessions.map(Arc::clone),
         session: OnceLock::new(),
         globals: OnceLock::new(),
         app_ctx: OnceLock::new(),
         request_ctx: OnceLock::new(),
         ended: AtomicBool::new(false),
+        site: OnceLock::new(),
     };
     let frame = Py::new(py, Frame { app: shared, request: Slot::Own, bare: Some(bare) })?;
     let token = set(py, frame.bind(py))?;
@@ -147,6 +156,25 @@ pub(crate) fn current(py: Python<'_>) -> PyResult<Option<Bound<'_, Frame>>> {
         Some(object) => Ok(Some(object.cast_into::<Frame>()?)),
         None => Ok(None),
     }
+}
+
+/// Where the current request's facts are.
+pub(crate) enum Requested<'py> {
+    /// In a bare frame: its app, its request, and what building URLs has found out about them.
+    Bare(Bound<'py, Frame>),
+    /// In a `RequestContext`.
+    Context(Bound<'py, PyAny>),
+}
+
+/// The current request, if there is one; makes no context object.
+pub(crate) fn requested(py: Python<'_>) -> PyResult<Option<Requested<'_>>> {
+    let Some(frame) = current(py)? else { return Ok(None) };
+    Ok(match &frame.get().request {
+        Slot::Empty => None,
+        Slot::Context(context) => Some(Requested::Context(context.bind(py).clone())),
+        Slot::Of(owner) => Some(Requested::Bare(owner.bind(py).clone())),
+        Slot::Own => Some(Requested::Bare(frame)),
+    })
 }
 
 fn set(py: Python<'_>, frame: &Bound<'_, Frame>) -> PyResult<Py<PyAny>> {
@@ -249,6 +277,32 @@ impl Frame {
         Ok(())
     }
 
+    /// What building URLs knows of a bare frame's app and request, found out by `find` at first; `None` where Python
+    /// has to build them.
+    pub(crate) fn site(
+        &self,
+        find: impl FnOnce(&Py<PyAny>, &Py<PyAny>) -> PyResult<Option<Box<Site>>>,
+    ) -> PyResult<Option<&Site>> {
+        let Some(bare) = &self.bare else { return Ok(None) };
+        if bare.site.get().is_none() {
+            let found = find(&bare.app, &bare.request)?;
+            drop(bare.site.set(found));
+        }
+        Ok(bare.site.get().and_then(Option::as_deref))
+    }
+
+    /// Whether this is a bare frame of `app`.
+    pub(crate) fn is_of(&self, app: &Bound<'_, PyAny>) -> bool {
+        self.bare.as_ref().is_some_and(|bare| bare.app.is(app))
+    }
+
+    /// Whether the `RequestContext` of a bare frame has bound the map, or was given a bound one.
+    pub(crate) fn has_bound_map(&self, py: Python<'_>) -> PyResult<bool> {
+        let Some(context) = self.request_ctx(py) else { return Ok(false) };
+        let attributes = context.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
+        attributes.contains(intern!(py, "url_adapter"))
+    }
+
     /// The session of a bare frame, if anybody opened it.
     pub(crate) fn session<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match &self.bare {
@@ -302,6 +356,9 @@ impl Frame {
                 if let Some(object) = cell.get() {
                     visit.call(object)?;
                 }
+            }
+            if let Some(Some(site)) = bare.site.get() {
+                site.traverse(&visit)?;
             }
         }
         Ok(())
@@ -357,6 +414,11 @@ impl Bare {
             return Ok(session);
         }
         let app = self.app.bind(py);
+        if let Some(sessions) = &self.sessions
+            && let Some(fresh) = sessions.open(app, self.request.bind(py))?
+        {
+            return Ok(kept(&self.session, fresh));
+        }
         let interface = app.getattr(intern!(py, "session_interface"))?;
         let mut fresh = interface.call_method1(intern!(py, "open_session"), (app, &self.request))?;
         if fresh.is_none() {
@@ -517,7 +579,8 @@ fn push_bare(
     app: &Bound<'_, PyAny>,
     request: &Bound<'_, PyAny>,
 ) -> PyResult<(Py<Frame>, Py<PyAny>)> {
-    let (frame, token) = push(py, app, request)?;
+    let sessions = CookieSessions::of(&app.getattr(intern!(py, "session_interface"))?)?.map(Arc::new);
+    let (frame, token) = push(py, app, request, sessions.as_ref())?;
     Ok((frame, token.0))
 }
 

@@ -1,18 +1,19 @@
-//! Saves a session of Flask's default kind as two header fields, without a response object.
+//! Opens a session of Flask's default kind, and saves it as two header fields, without a response object.
 //!
-//! Does what `SecureCookieSessionInterface.save_session` does for the common settings. Whatever is uncommon (a deleted
+//! Does what `open_session` and `save_session` of `SecureCookieSessionInterface` do for the common settings. Whatever is uncommon (a deleted
 //! session, a cookie for a domain, a value that Python's serializer has to write, a cookie near the size limit) is left
-//! to that method, which is the reference.
+//! to those methods, which are the reference.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDelta, PyDeltaAccess, PyDict, PyString, PyType};
+use pyo3::types::{PyDelta, PyDeltaAccess, PyDict, PyInt, PyList, PyString, PyType};
 
 use crate::json::Options;
-use crate::session::{self, Keys};
+use crate::request::RequestBase;
+use crate::session::{self, Keys, Opened};
 
 /// A cookie longer than this, attributes included, goes through Python, which warns about it in time.
 const LONG: usize = 3800;
@@ -35,6 +36,10 @@ pub(crate) struct CookieSessions {
     interface: Py<PyAny>,
     session_class: Py<PyType>,
     null_class: Py<PyType>,
+    /// What notes that a session was changed.
+    on_update: Py<PyAny>,
+    /// The tags of the shared serializer, and how many they were when they were found to be Flask's.
+    known_tags: Mutex<Option<(Py<PyList>, usize)>>,
     keys: Mutex<Option<Derived>>,
 }
 
@@ -56,8 +61,79 @@ impl CookieSessions {
             interface: interface.clone().unbind(),
             session_class: sessions.getattr(intern!(py, "SecureCookieSession"))?.cast_into()?.unbind(),
             null_class: sessions.getattr(intern!(py, "NullSession"))?.cast_into()?.unbind(),
+            on_update: sessions.getattr(intern!(py, "_mark_modified"))?.unbind(),
+            known_tags: Mutex::new(None),
             keys: Mutex::new(None),
         }))
+    }
+
+    /// What `open_session` returns; `None` where it has to be asked.
+    pub(crate) fn open<'py>(
+        &self,
+        app: &Bound<'py, PyAny>,
+        request: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = app.py();
+        let interface = self.interface.bind(py);
+        if !app.getattr(intern!(py, "session_interface"))?.is(interface)
+            || !interface.getattr(intern!(py, "session_class"))?.is(&self.session_class)
+            || !self.is_stock(py)?
+        {
+            return Ok(None);
+        }
+        let (Ok(config), Ok(request)) =
+            (app.getattr(intern!(py, "config"))?.cast_into::<PyDict>(), request.cast::<RequestBase>())
+        else {
+            return Ok(None);
+        };
+        let Some(name) = config.get_item(intern!(py, "SESSION_COOKIE_NAME"))? else { return Ok(None) };
+        let Ok(name) = name.cast_into::<PyString>() else { return Ok(None) };
+        match config.get_item(intern!(py, "SECRET_KEY"))? {
+            Some(secret) if secret.is_truthy()? => {}
+            _ => return Ok(None),
+        }
+        let cookie = match RequestBase::cookie(request, &name)? {
+            Some(cookie) if !cookie.is_empty() => cookie,
+            _ => return self.made(py, None).map(Some),
+        };
+        let (Some(max_age), Some(keys)) = (lifetime(&config)?, self.all_keys(&config)?) else {
+            return Ok(None);
+        };
+        if Options::of_provider(&app.getattr(intern!(py, "json"))?)?.is_none() {
+            return Ok(None);
+        }
+        Ok(match session::open(py, &keys, &cookie, session::now(), max_age)? {
+            Opened::Data(data) => match data.cast_into::<PyDict>() {
+                Ok(data) => Some(self.made(py, Some(&data))?),
+                Err(_) => None,
+            },
+            Opened::Empty => Some(self.made(py, None)?),
+            Opened::Odd => None,
+        })
+    }
+
+    /// A `SecureCookieSession`, as its constructor makes it.
+    fn made<'py>(&self, py: Python<'py>, data: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
+        let class = self.session_class.bind(py);
+        let made = class.call_method1(intern!(py, "__new__"), (class,))?;
+        if let Some(data) = data {
+            made.cast::<PyDict>()?.update(data.as_mapping())?;
+        }
+        made.setattr(intern!(py, "on_update"), &self.on_update)?;
+        Ok(made)
+    }
+
+    /// The keys that verify.
+    fn all_keys(&self, config: &Bound<'_, PyDict>) -> PyResult<Option<Arc<Keys>>> {
+        let py = config.py();
+        match config.get_item(intern!(py, "SECRET_KEY_FALLBACKS"))? {
+            Some(fallbacks) if fallbacks.is_truthy()? => {
+                let Some(secret) = config.get_item(intern!(py, "SECRET_KEY"))? else { return Ok(None) };
+                let salt = intern!(py, "cookie-session");
+                Ok(Keys::derive(&secret, Some(&fallbacks), salt.as_any())?.map(Arc::new))
+            }
+            _ => self.keys(config),
+        }
     }
 
     /// What saving `session` asks of the response.
@@ -102,14 +178,12 @@ impl CookieSessions {
         let Some(value) = session::seal(&items.copy()?, &keys, now, options)? else {
             return Ok(Saving::Python);
         };
-        let expires = if permanent {
-            let Some(lifetime) = config.get_item(intern!(py, "PERMANENT_SESSION_LIFETIME"))? else {
-                return Ok(Saving::Python);
-            };
-            let Ok(lifetime) = lifetime.cast_into::<PyDelta>() else { return Ok(Saving::Python) };
-            Some(now + i64::from(lifetime.get_days()) * 86_400 + i64::from(lifetime.get_seconds()))
-        } else {
-            None
+        let expires = match permanent {
+            true => match lifetime(config)? {
+                Some(lifetime) => Some(now + lifetime),
+                None => return Ok(Saving::Python),
+            },
+            false => None,
         };
         let cookie = attributes.cookie(&value, expires);
         Ok(if cookie.len() > LONG {
@@ -132,7 +206,28 @@ impl CookieSessions {
         if modules.bind(py).get_item(intern!(py, "hipflask.json.tag"))?.is_none() {
             return Ok(true);
         }
-        interface.call_method0(intern!(py, "_signs_natively"))?.is_truthy()
+        // Whoever has loaded the tags may have registered one more with the shared serializer.
+        let sessions = py.import(intern!(py, "hipflask.sessions"))?;
+        let Some(serializer) = sessions.dict().get_item(intern!(py, "session_json_serializer"))? else {
+            return Ok(true);
+        };
+        let Ok(tags) = serializer.getattr(intern!(py, "order"))?.cast_into::<PyList>() else {
+            return Ok(false);
+        };
+        let known = self.known_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_some_and(|(list, length)| tags.is(list) && tags.len() == *length) {
+            return Ok(true);
+        }
+        drop(known);
+        if !interface.call_method0(intern!(py, "_signs_natively"))?.is_truthy()? {
+            return Ok(false);
+        }
+        let length = tags.len();
+        let mut known = self.known_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = known.replace((tags.unbind(), length));
+        drop(known);
+        drop(old);
+        Ok(true)
     }
 
     /// The keys of the app, derived anew whenever its secret key is another object.
@@ -152,6 +247,20 @@ impl CookieSessions {
         *derived = Some(Derived { secret: secret.unbind(), keys: Arc::clone(&keys) });
         Ok(Some(keys))
     }
+}
+
+/// How many seconds a session lasts; `None` if the setting is none that we know.
+fn lifetime(config: &Bound<'_, PyDict>) -> PyResult<Option<i64>> {
+    let Some(lifetime) = config.get_item(intern!(config.py(), "PERMANENT_SESSION_LIFETIME"))? else {
+        return Ok(None);
+    };
+    Ok(match lifetime.cast::<PyDelta>() {
+        Ok(lifetime) => Some(i64::from(lifetime.get_days()) * 86_400 + i64::from(lifetime.get_seconds())),
+        Err(_) => match lifetime.is_exact_instance_of::<PyInt>() {
+            true => lifetime.extract().ok(),
+            false => None,
+        },
+    })
 }
 
 /// The cookie's attributes, from the app's configuration.

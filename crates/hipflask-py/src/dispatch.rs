@@ -129,7 +129,7 @@ impl Dispatcher {
         let is_options = engine.head.method().eq_ignore_ascii_case(b"OPTIONS");
         let has_session_cookie = hooks.has_session_cookie(py, &engine.head)?;
         let request = request::from_engine(py, hooks.request_class.bind(py), engine)?;
-        let (frame, token) = context::push(py, app, request.as_any())?;
+        let (frame, token) = context::push(py, app, request.as_any(), hooks.cookie_sessions.as_ref())?;
         let exchange = Exchange {
             py,
             app,

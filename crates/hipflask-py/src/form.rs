@@ -66,7 +66,7 @@ impl State {
 }
 
 /// What was found, and where in the buffer; it stays there until the next chunk is fed.
-enum Found {
+pub(crate) enum Found {
     NeedData,
     Preamble(Range<usize>),
     /// The part's header block.
@@ -82,7 +82,7 @@ struct Boundary {
     last: bool,
 }
 
-struct Decoder {
+pub(crate) struct Decoder {
     buffer: Vec<u8>,
     at: usize,
     searched: usize,
@@ -102,6 +102,11 @@ impl Decoder {
             complete: false,
             delimiter: Finder::new(&delimiter).into_owned(),
         }
+    }
+
+    /// For a message that has arrived whole.
+    pub(crate) fn of_whole(boundary: &[u8], message: Vec<u8>) -> Self {
+        Self { buffer: message, complete: true, ..Self::new(boundary) }
     }
 
     fn ahead(&self) -> &[u8] {
@@ -124,7 +129,7 @@ impl Decoder {
         found
     }
 
-    fn bytes(&self, found: Range<usize>) -> &[u8] {
+    pub(crate) fn bytes(&self, found: Range<usize>) -> &[u8] {
         self.buffer.get(found).unwrap_or_default()
     }
 
@@ -157,7 +162,7 @@ impl Decoder {
         }
     }
 
-    fn next(&mut self) -> Result<Found, String> {
+    pub(crate) fn next(&mut self) -> Result<Found, String> {
         let found = match self.state {
             State::Preamble => match self.boundary(self.searched, true) {
                 Some(boundary) => {
@@ -306,7 +311,7 @@ fn strip(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c))
 }
 
-fn part_headers<'py>(py: Python<'py>, block: &[u8]) -> PyResult<Bound<'py, Headers>> {
+pub(crate) fn part_headers<'py>(py: Python<'py>, block: &[u8]) -> PyResult<Bound<'py, Headers>> {
     let mut pairs = Vec::new();
     for line in header_lines(block) {
         let line =

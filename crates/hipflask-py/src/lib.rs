@@ -22,6 +22,8 @@ mod serve;
 mod session;
 mod slot;
 mod unattended;
+mod upload;
+mod url_for;
 mod watch;
 mod wsgi;
 
@@ -46,5 +48,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     routes::register(module)?;
     serve::register(module)?;
     session::register(module)?;
+    url_for::register(module)?;
     watch::register(module)
 }

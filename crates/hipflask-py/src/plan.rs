@@ -5,7 +5,7 @@
 //! lane (overridden methods, replaced `wsgi_app`) is fixed from then on, as Flask's set-up methods are.
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use hipflask_http::RequestHead;
 use pyo3::intern;
@@ -70,7 +70,7 @@ pub(crate) struct Hooks {
     pub(crate) response_class: Py<PyType>,
     /// There if sessions are the signed cookies of `SecureCookieSessionInterface`: then a request without the cookie
     /// needs no session until somebody asks for it.
-    pub(crate) cookie_sessions: Option<CookieSessions>,
+    pub(crate) cookie_sessions: Option<Arc<CookieSessions>>,
     pub(crate) signals: Signals,
     pub(crate) ensured: Ensured,
     json: OnceLock<StockJson>,
@@ -224,7 +224,7 @@ impl Hooks {
             config: dict(intern!(py, "config"))?,
             plain_responses: response_class.is(&stock_response),
             response_class: response_class.unbind(),
-            cookie_sessions: CookieSessions::of(&interface)?,
+            cookie_sessions: CookieSessions::of(&interface)?.map(Arc::new),
             signals: Signals(PyOnceLock::new()),
             ensured: Ensured::default(),
             json: OnceLock::new(),

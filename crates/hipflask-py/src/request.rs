@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use hipflask_http::{RequestHead, query};
+use hipflask_http::{RequestHead, cookie, field, query};
 use hipflask_server::{Address, Body, BodyError, ConnInfo};
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -22,7 +22,7 @@ use pyo3::intern;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 
 use crate::body::InputStream;
 use crate::environ::{Engine, latin1, optional, wsgi_bytes, wsgi_text};
@@ -32,6 +32,7 @@ use crate::headers::EnvironHeaders;
 use crate::multidict;
 use crate::response::inherits;
 use crate::slot::Slot;
+use crate::{context, json, upload};
 
 /// Where the facts come from.
 enum Backing {
@@ -60,6 +61,8 @@ enum Kind {
     Kept,
     /// Worked out each time; read-only.
     Fresh,
+    /// Worked out each time, unless something other than None was assigned.
+    Given,
 }
 
 struct Property {
@@ -120,7 +123,13 @@ properties! {
     IsSecure Fresh c"is_secure" is_secure, c"Whether the scheme is a secure one.";
     ScriptRoot Fresh c"script_root" script_root, c"The same as ``root_path``.";
     WantForm Fresh c"want_form_data_parsed" want_form_data_parsed, c"Whether the request has a content type.";
-    Json Fresh c"json" json, c"The body as JSON; see ``get_json``.";
+    MaxContentLength Given c"_app_max_content_length" max_content_length, c"Most bytes of body; more is answered with 413. From ``MAX_CONTENT_LENGTH`` unless set here.";
+    MaxFormMemorySize Given c"_app_max_form_memory_size" max_form_memory_size, c"Most bytes of one form field that is not a file. From ``MAX_FORM_MEMORY_SIZE`` unless set here.";
+    MaxFormParts Given c"_app_max_form_parts" max_form_parts, c"Most parts of a multipart form. From ``MAX_FORM_PARTS`` unless set here.";
+    Endpoint Fresh c"_endpoint" endpoint, c"The endpoint that matched, or None.";
+    Blueprint Fresh c"_blueprint" blueprint, c"The name of the blueprint that the endpoint belongs to, or None.";
+    Blueprints Fresh c"_blueprints" blueprints, c"The names of that blueprint and of those it is nested in, the innermost first.";
+    Json Fresh c"json" json_body, c"The body as JSON; see ``get_json``.";
 }
 
 impl RequestBase {
@@ -184,6 +193,36 @@ impl RequestBase {
     /// The dispatcher's: why no rule matched.
     pub(crate) fn set_routing_exception(slf: &Bound<'_, Self>, error: Bound<'_, PyAny>) {
         slf.get().put(slf.as_any(), At::RoutingException, error);
+    }
+
+    /// Whether this is an ordinary request of the engine: its environ, which code might have changed, was not asked for,
+    /// and it does not ask for another protocol.
+    pub(crate) fn is_plain_exchange(slf: &Bound<'_, Self>) -> bool {
+        let this = slf.get();
+        this.engine().is_some_and(|engine| engine.head.field(b"upgrade").is_none())
+            && !this.slot(At::Environ).is_set(slf.as_any())
+    }
+
+    /// The first cookie of this name, as `cookies` has it.
+    pub(crate) fn cookie(slf: &Bound<'_, Self>, name: &Bound<'_, PyString>) -> PyResult<Option<String>> {
+        static OURS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let (py, this, any) = (slf.py(), slf.get(), slf.as_any());
+        let attribute = intern!(py, "cookies");
+        let ours =
+            OURS.get_or_try_init(py, || py.get_type::<Self>().getattr(attribute).map(Bound::unbind))?;
+        if let Some(engine) = this.engine()
+            && !this.own_headers.load(Ordering::Relaxed)
+            && !this.slot(At::Cookies).is_set(any)
+            && inherits(&any.get_type(), attribute, ours)
+        {
+            let wanted = name.to_str()?;
+            let Some(field) = engine.field(b"cookie") else { return Ok(None) };
+            let field: String = field.iter().map(|&byte| char::from(byte)).collect();
+            let found = cookie::parse(&field).find(|(name, _)| *name == wanted);
+            return Ok(found.map(|(_, value)| value.into_owned()));
+        }
+        let cookies = any.getattr(attribute)?;
+        cookies.call_method1(intern!(py, "get"), (name,))?.extract()
     }
 
     /// Closes the uploaded files, if there are any; what `close` does when it is not overridden.
@@ -277,7 +316,7 @@ impl RequestBase {
         let (stream, form, files) = if !any.getattr(intern!(py, "want_form_data_parsed"))?.is_truthy()? {
             let class = any.getattr(intern!(py, "parameter_storage_class"))?;
             (any.getattr(intern!(py, "stream"))?, class.call0()?, class.call0()?)
-        } else if let Some(parsed) = without_parser(any)? {
+        } else if let Some(parsed) = without_parser(any, this)? {
             parsed
         } else {
             let parser = any.call_method0(intern!(py, "make_form_data_parser"))?;
@@ -374,13 +413,17 @@ impl RequestBase {
             }
             return any.call_method1(intern!(py, "on_json_loading_failed"), (py.None(),));
         }
-        let data = if any.get_type().is(py.get_type::<Self>()) {
+        let data = if has_own_get_data(any)? {
             Self::get_data(slf, cache, false, false)?
         } else {
             let keyword = [(intern!(py, "cache"), cache)].into_py_dict(py)?;
             any.call_method(intern!(py, "get_data"), (), Some(&keyword))?
         };
-        let loaded = any.getattr(intern!(py, "json_module"))?.call_method1(intern!(py, "loads"), (data,));
+        let module = any.getattr(intern!(py, "json_module"))?;
+        let loaded = match load_natively(&module, &data)? {
+            Some(value) => Ok(value),
+            None => module.call_method1(intern!(py, "loads"), (data,)),
+        };
         let (value, both) = match loaded {
             Ok(value) => (value, true),
             Err(error) if !error.is_instance_of::<PyValueError>(py) => return Err(error),
@@ -891,12 +934,15 @@ fn files<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {
 }
 
 /// An urlencoded form, or no form at all, without a parser object, where nobody has replaced the parser.
-fn without_parser<'py>(slf: This<'_, 'py>) -> PyResult<Option<Parsed<'py>>> {
+fn without_parser<'py>(slf: This<'_, 'py>, this: &RequestBase) -> PyResult<Option<Parsed<'py>>> {
     let py = slf.py();
     let mimetype = slf.getattr(intern!(py, "mimetype"))?;
     let mimetype: &str = mimetype.extract()?;
-    if mimetype == "multipart/form-data" || !has_own_parser(slf)? {
+    if !has_own_parser(slf)? {
         return Ok(None);
+    }
+    if mimetype == "multipart/form-data" {
+        return small_multipart(slf, this);
     }
     if mimetype != "application/x-www-form-urlencoded" {
         let stream = slf.call_method0(intern!(py, "_get_stream_for_parsing"))?;
@@ -924,6 +970,45 @@ fn without_parser<'py>(slf: This<'_, 'py>) -> PyResult<Option<Parsed<'py>>> {
         Err(_) => class.call0()?,
     };
     Ok(Some((stream, form, class.call0()?)))
+}
+
+/// A multipart form that fits into memory, where nobody has replaced the files that uploads are written to.
+fn small_multipart<'py>(slf: This<'_, 'py>, this: &RequestBase) -> PyResult<Option<Parsed<'py>>> {
+    static FILES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = slf.py();
+    let name = intern!(py, "_get_file_stream");
+    let ours = FILES.get_or_try_init(py, || {
+        let class = py.import("hipflask.werkzeug.wrappers.request")?.getattr("Request")?;
+        class.getattr(name).map(Bound::unbind)
+    })?;
+    let limit: Option<u64> = slf.getattr(intern!(py, "max_form_memory_size"))?.extract()?;
+    let length: Option<u64> = slf.getattr(intern!(py, "content_length"))?.extract()?;
+    // Within these bounds neither limit can be passed.
+    if length.is_none_or(|length| length > limit.unwrap_or(length).min(upload::IN_MEMORY)) {
+        return Ok(None);
+    }
+    let kind = this.field(slf, b"content-type", intern!(py, "CONTENT_TYPE"))?;
+    let Some(kind) = kind.and_then(|kind| kind.cast_into::<PyString>().ok()) else { return Ok(None) };
+    let boundary = field::parse_options(kind.to_str()?)
+        .into_parameters()
+        .into_iter()
+        .find(|(key, _)| *key == "boundary");
+    let Some((_, boundary)) = boundary else { return Ok(None) };
+    if boundary.is_empty() || !boundary.is_ascii() || !inherits(&slf.get_type(), name, ours) {
+        return Ok(None);
+    }
+    let most: Option<u64> = slf.getattr(intern!(py, "max_form_parts"))?.extract()?;
+    let stream = slf.call_method0(intern!(py, "_get_stream_for_parsing"))?;
+    let Ok(input) = stream.cast::<InputStream>() else { return Ok(None) };
+    let body = input.get().take_all(py)?;
+    let class = slf.getattr(intern!(py, "parameter_storage_class"))?.cast_into::<PyType>()?;
+    Ok(Some(match upload::parse(py, body, boundary.as_bytes(), most)? {
+        Some(parts) => {
+            (stream, multidict::of_class(&class, parts.fields)?, multidict::of_class(&class, parts.files)?)
+        }
+        // Werkzeug's parser is silent about what is no form.
+        None => (stream, class.call0()?, class.call0()?),
+    }))
 }
 
 /// Whether the form parser and what makes it are the ones we ship.
@@ -982,6 +1067,42 @@ fn is_json<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {
     optional(slf.py(), Some(json))
 }
 
+/// Whether `get_data` is ours.
+fn has_own_get_data(slf: This<'_, '_>) -> PyResult<bool> {
+    static OURS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = slf.py();
+    let name = intern!(py, "get_data");
+    let ours = OURS.get_or_try_init(py, || py.get_type::<RequestBase>().getattr(name).map(Bound::unbind))?;
+    Ok(inherits(&slf.get_type(), name, ours))
+}
+
+/// What `json_module.loads` gives, where that is Flask's and ends in the native reader; `None` where Python has to read,
+/// or to explain what is wrong.
+fn load_natively<'py>(
+    module: &Bound<'py, PyAny>,
+    data: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = module.py();
+    let Ok(data) = data.cast_exact::<PyBytes>() else { return Ok(None) };
+    let provider = match module.is(import(py, &MODULE, "hipflask.json")?) {
+        true => match context::resolve(py, context::Part::App)? {
+            Some(app) => app.getattr(intern!(py, "json"))?,
+            None => return Ok(None),
+        },
+        false => module.clone(),
+    };
+    let class = json::default_provider(py)?;
+    let name = intern!(py, "loads");
+    let ours = LOADS.get_or_try_init(py, || class.getattr(name).map(Bound::unbind))?;
+    if !provider.is_instance(class)? || !inherits(&provider.get_type(), name, ours) {
+        return Ok(None);
+    }
+    let own = provider.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
+    if own.contains(name)? { Ok(None) } else { json::loads(py, data.as_bytes()) }
+}
+
 fn is_secure<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {
     let scheme = slf.getattr(intern!(slf.py(), "scheme"))?;
     optional(slf.py(), Some(matches!(scheme.extract::<&str>(), Ok("https" | "wss"))))
@@ -996,8 +1117,58 @@ fn want_form_data_parsed<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'
     optional(slf.py(), Some(value.map_or(Ok(false), |value| value.is_truthy())?))
 }
 
-fn json<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {
+fn json_body<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {
     slf.call_method0(intern!(slf.py(), "get_json"))
+}
+
+/// A limit of the current app's configuration; outside of an app, the default.
+fn limit_of_app<'py>(slf: This<'_, 'py>, key: &Bound<'py, PyString>, default: Option<u64>) -> Value<'py> {
+    let py = slf.py();
+    match context::resolve(py, context::Part::App)? {
+        Some(app) => app.getattr(intern!(py, "config"))?.get_item(key),
+        None => optional(py, default),
+    }
+}
+
+fn max_content_length<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {
+    limit_of_app(slf, intern!(slf.py(), "MAX_CONTENT_LENGTH"), None)
+}
+
+fn max_form_memory_size<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {
+    limit_of_app(slf, intern!(slf.py(), "MAX_FORM_MEMORY_SIZE"), Some(500_000))
+}
+
+fn max_form_parts<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {
+    limit_of_app(slf, intern!(slf.py(), "MAX_FORM_PARTS"), Some(1000))
+}
+
+fn endpoint<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {
+    let rule = slf.getattr(intern!(slf.py(), "url_rule"))?;
+    if rule.is_none() { Ok(rule) } else { rule.getattr(intern!(slf.py(), "endpoint")) }
+}
+
+fn blueprint<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {
+    let py = slf.py();
+    let endpoint = slf.getattr(intern!(py, "endpoint"))?;
+    let name = match endpoint.cast::<PyString>() {
+        Ok(endpoint) => endpoint.to_str()?.rsplit_once('.').map(|(name, _)| PyString::new(py, name)),
+        Err(_) => None,
+    };
+    optional(py, name)
+}
+
+fn blueprints<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {
+    let py = slf.py();
+    let names = PyList::empty(py);
+    let innermost = slf.getattr(intern!(py, "blueprint"))?;
+    if let Ok(innermost) = innermost.cast::<PyString>() {
+        let mut name = Some(innermost.to_str()?);
+        while let Some(text) = name {
+            names.append(text)?;
+            name = text.rsplit_once('.').map(|(outer, _)| outer);
+        }
+    }
+    Ok(names.into_any())
 }
 
 fn wsgi(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
@@ -1040,7 +1211,7 @@ unsafe extern "C" fn get(object: *mut ffi::PyObject, property: *mut c_void) -> *
     // SAFETY: `register` gave the descriptor a reference into the static table.
     let property: &'static Property = unsafe { &*property.cast::<Property>() };
     let at = index(property);
-    if property.kind == Kind::Kept {
+    if property.kind != Kind::Fresh {
         // SAFETY: the descriptor's caller is attached and keeps `object`, a `RequestBase`, alive.
         let py = unsafe { Python::assume_attached() };
         // SAFETY: as above.
@@ -1080,6 +1251,7 @@ unsafe extern "C" fn set(
             this.own_headers.store(!deleted, Ordering::Relaxed);
         }
         let Some(slot) = this.slots.get(at) else { return Ok(std::ptr::null_mut()) };
+        let value = value.filter(|value| property.kind != Kind::Given || !value.is_none());
         let old = slot.set(object, value.map(Bound::unbind));
         if deleted && old.is_none() {
             return Err(PyAttributeError::new_err(property.name.to_string_lossy().into_owned()));
@@ -1102,7 +1274,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let definition = Box::leak(Box::new(ffi::PyGetSetDef {
             name: property.name.as_ptr(),
             get: Some(get),
-            set: (property.kind == Kind::Kept).then_some(set as ffi::setter),
+            set: (property.kind != Kind::Fresh).then_some(set as ffi::setter),
             doc: property.doc.as_ptr(),
             closure: std::ptr::from_ref(property).cast_mut().cast(),
         }));

@@ -22,8 +22,7 @@ mod map;
 
 use pyo3::prelude::*;
 
-#[allow(unused_imports, reason = "the dispatcher's side of the seam")]
-pub(crate) use self::adapter::MapAdapterBase;
+pub(crate) use self::adapter::{Form, MapAdapterBase, Wanted, plain_values};
 #[allow(unused_imports, reason = "the dispatcher's side of the seam")]
 pub(crate) use self::map::{MapBase, Snapshot};
 

@@ -5,6 +5,7 @@ Implements: werkzeug.formparser (3.1); RFC 7578; the urlencoded parser of the UR
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, NoReturn, Protocol
 
 from hipflask._core import parse_urlencoded
@@ -37,6 +38,27 @@ class TStreamFactory(Protocol):
         content_length: int | None = None,
     ) -> IO[bytes]:
         """Make it."""
+
+
+class MemoryFile(BytesIO):
+    """An upload in memory: what `default_stream_factory` makes, for one that is known to be small.
+
+    Who asks for a descriptor gets that of a temporary file with the same content.
+    """
+
+    mode = "rb+"
+    name: str | None = None
+
+    def fileno(self) -> int:
+        """Return the descriptor of a file with the content, standing where this one does."""
+        file: IO[bytes] | None = self.__dict__.get("_file")
+        if file is None:
+            from tempfile import TemporaryFile
+
+            file = self._file = TemporaryFile("wb+")
+            file.write(self.getvalue())
+            file.seek(self.tell())
+        return file.fileno()
 
 
 def default_stream_factory(

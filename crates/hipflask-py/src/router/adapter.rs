@@ -1,7 +1,5 @@
 //! A map bound to a request: matching and building.
 
-use std::borrow::Cow;
-
 use hipflask_router::{Outcome, Refusal, origin_form, quote_path};
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -180,28 +178,15 @@ impl MapAdapterBase {
         url_scheme: Option<&Bound<'py, PyString>>,
     ) -> PyResult<Bound<'py, PyString>> {
         let py = slf.py();
-        let this = slf.try_borrow()?;
-        let map = this.bound_map(py)?;
-        let snapshot = MapBase::snapshot(map)?;
         let values = plain_values(py, values)?;
         let unknown = append_unknown.map_or(Ok(true), PyAnyMethods::is_truthy)?;
-        let request = Wanted { endpoint, values: &values, unknown, map };
-        let default_method = bound(py, this.default_method.as_ref());
-        let mut built = None;
-        if method.is_none() {
-            built = this.first_suitable(&snapshot, &request, default_method)?;
-        }
-        if built.is_none() {
-            built = this.first_suitable(&snapshot, &request, method)?;
-        }
-        let Some(built) = built else {
-            // A copy: the caller may go on using its own.
-            return Err(build_error(py, (endpoint, values.copy()?, method, slf))?);
-        };
         let external = force_external.map_or(Ok(false), PyAnyMethods::is_truthy)?;
-        let scheme = text(url_scheme.or_else(|| bound(py, this.url_scheme.as_ref())))?;
-        let url = this.finish(py, &built, external, scheme, map.get().host_matching())?;
-        Ok(PyString::new(py, &url))
+        let form = Form { method, external, scheme: url_scheme, unknown };
+        match Self::build_url(slf, endpoint, &values, &form)? {
+            Some(url) => Ok(url),
+            // A copy: the caller may go on using its own.
+            None => Err(build_error(py, (endpoint, values.copy()?, method, slf))?),
+        }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -215,19 +200,32 @@ impl MapAdapterBase {
     }
 }
 
+/// How a URL is to be built.
+pub(crate) struct Form<'a, 'py> {
+    /// The method that the rule has to accept.
+    pub(crate) method: Option<&'a Bound<'py, PyString>>,
+    /// Whether the URL is absolute in any case.
+    pub(crate) external: bool,
+    /// The scheme, if not the request's.
+    pub(crate) scheme: Option<&'a Bound<'py, PyString>>,
+    /// Whether values that the rule does not use go to the query.
+    pub(crate) unknown: bool,
+}
+
 /// What is to be built.
-struct Wanted<'a, 'py> {
-    endpoint: &'a Bound<'py, PyAny>,
-    values: &'a Bound<'py, PyDict>,
-    unknown: bool,
-    map: &'a Bound<'py, MapBase>,
+pub(crate) struct Wanted<'a, 'py> {
+    pub(crate) endpoint: &'a Bound<'py, PyAny>,
+    /// Without `None`: see [`plain_values`].
+    pub(crate) values: &'a Bound<'py, PyDict>,
+    pub(crate) unknown: bool,
+    pub(crate) map: &'a Bound<'py, MapBase>,
 }
 
 /// A rule's part of a URL.
-struct Built {
-    domain: String,
-    path: String,
-    websocket: bool,
+pub(crate) struct Built {
+    pub(crate) domain: String,
+    pub(crate) path: String,
+    pub(crate) websocket: bool,
 }
 
 impl MapAdapterBase {
@@ -236,20 +234,66 @@ impl MapAdapterBase {
         map.ok_or_else(|| PyTypeError::new_err("MapAdapter.__init__ was not called"))
     }
 
-    /// The first rule that can be built; with host matching, the first for this host, if any.
+    /// What `build` returns; `None` where it raises `BuildError`.
+    pub(crate) fn build_url<'py>(
+        slf: &Bound<'py, Self>,
+        endpoint: &Bound<'py, PyAny>,
+        values: &Bound<'py, PyDict>,
+        form: &Form<'_, 'py>,
+    ) -> PyResult<Option<Bound<'py, PyString>>> {
+        let py = slf.py();
+        let this = slf.try_borrow()?;
+        let map = this.bound_map(py)?;
+        let wanted = Wanted { endpoint, values, unknown: form.unknown, map };
+        let server = text(bound(py, this.server_name.as_ref()))?;
+        let Some(built) = wanted.build(form.method, bound(py, this.default_method.as_ref()), server)? else {
+            return Ok(None);
+        };
+        let script = text(bound(py, this.script_name.as_ref()))?;
+        let host_matching = map.get().host_matching();
+        let here = match &this.subdomain {
+            _ if host_matching => built.domain == server,
+            Some(subdomain) => *built.domain == *text(Some(subdomain.bind(py)))?,
+            None => false,
+        };
+        if here && !form.external && !built.websocket {
+            return Ok(Some(PyString::new(py, &origin_form(script, &built.path))));
+        }
+        let scheme = text(form.scheme.or_else(|| bound(py, this.url_scheme.as_ref())))?;
+        Ok(Some(PyString::new(py, &built.absolute(scheme, server, script, host_matching))))
+    }
+}
+
+impl<'py> Wanted<'_, 'py> {
+    /// The first rule that can be built, for this method or else for the default one; with host matching, the first
+    /// for the host `server`, if any.
+    pub(crate) fn build(
+        &self,
+        method: Option<&Bound<'py, PyString>>,
+        default_method: Option<&Bound<'py, PyString>>,
+        server: &str,
+    ) -> PyResult<Option<Built>> {
+        let snapshot = MapBase::snapshot(self.map)?;
+        if method.is_none()
+            && let Some(built) = self.first_suitable(&snapshot, default_method, server)?
+        {
+            return Ok(Some(built));
+        }
+        self.first_suitable(&snapshot, method, server)
+    }
+
     fn first_suitable(
         &self,
         snapshot: &Snapshot,
-        wanted: &Wanted<'_, '_>,
-        method: Option<&Bound<'_, PyString>>,
+        method: Option<&Bound<'py, PyString>>,
+        server: &str,
     ) -> PyResult<Option<Built>> {
-        let py = wanted.values.py();
+        let py = self.values.py();
+        let host_matching = self.map.get().host_matching();
         let mut first = None;
-        for (rule, entry) in snapshot.rules_of(wanted.endpoint)? {
-            let Some(built) = build_rule(py, snapshot, (rule, entry), wanted, method)? else { continue };
-            if !wanted.map.get().host_matching()
-                || built.domain == text(bound(py, self.server_name.as_ref()))?
-            {
+        for (rule, entry) in snapshot.rules_of(self.endpoint)? {
+            let Some(built) = build_rule(py, snapshot, (rule, entry), self, method)? else { continue };
+            if !host_matching || built.domain == server {
                 return Ok(Some(built));
             }
             if first.is_none() {
@@ -258,27 +302,13 @@ impl MapAdapterBase {
         }
         Ok(first)
     }
+}
 
-    fn finish<'b>(
-        &self,
-        py: Python<'_>,
-        built: &'b Built,
-        external: bool,
-        scheme: &str,
-        host_matching: bool,
-    ) -> PyResult<Cow<'b, str>> {
-        let server = text(bound(py, self.server_name.as_ref()))?;
-        let script = text(bound(py, self.script_name.as_ref()))?;
-        let here = match &self.subdomain {
-            _ if host_matching => built.domain == server,
-            Some(subdomain) => *built.domain == *text(Some(subdomain.bind(py)))?,
-            None => false,
-        };
-        if here && !external && !built.websocket {
-            return Ok(origin_form(script, &built.path));
-        }
+impl Built {
+    /// The absolute URL; without a scheme if `scheme` is empty.
+    pub(crate) fn absolute(&self, scheme: &str, server: &str, script: &str, host_matching: bool) -> String {
         let secure = matches!(scheme, "https" | "wss");
-        let scheme = match (built.websocket, secure, scheme.is_empty()) {
+        let scheme = match (self.websocket, secure, scheme.is_empty()) {
             (true, true, _) => "wss:",
             (true, false, _) => "ws:",
             (false, _, true) => "",
@@ -287,13 +317,13 @@ impl MapAdapterBase {
         };
         let mut script = script.chars();
         script.next_back();
-        let (subdomain, dot, server) = match (host_matching, built.domain.is_empty()) {
-            (true, _) => (&*built.domain, "", ""),
+        let (subdomain, dot, server) = match (host_matching, self.domain.is_empty()) {
+            (true, _) => (&*self.domain, "", ""),
             (false, true) => ("", "", server),
-            (false, false) => (&*built.domain, ".", server),
+            (false, false) => (&*self.domain, ".", server),
         };
-        let path = built.path.trim_start_matches('/');
-        Ok(Cow::Owned([scheme, "//", subdomain, dot, server, script.as_str(), "/", path].concat()))
+        let path = self.path.trim_start_matches('/');
+        [scheme, "//", subdomain, dot, server, script.as_str(), "/", path].concat()
     }
 }
 
@@ -338,7 +368,10 @@ fn build_rule(
 }
 
 /// The values as a dict without `None`; of a `MultiDict` single values as themselves, several as a list.
-fn plain_values<'py>(py: Python<'py>, values: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyDict>> {
+pub(crate) fn plain_values<'py>(
+    py: Python<'py>,
+    values: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
     static MULTI_DICT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let Some(values) = values else { return Ok(PyDict::new(py)) };
     if let Ok(values) = values.cast_exact::<PyDict>()
