@@ -11,6 +11,7 @@ through WSGI.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
 import json
@@ -107,7 +108,7 @@ class Bench:
     def within(
         self, job: Callable[[], None], target: str, body: bytes = b"", kind: str = "", cookie: str = ""
     ) -> None:
-        """Run something within a new request: a pushed context of Flask, a view that Hipflask's server calls."""
+        """Run something within a new request: Flask's pushed context, a view that Hipflask's server calls."""
         if not self.native:
             with self.app.request_context(self.environ(target, body, kind, cookie)):
                 job()
@@ -223,7 +224,9 @@ class Bench:
         self.fresh("first url_for", lambda: url_for("user", number=7, name="ada"))
 
         names = [f"name {n}" for n in range(10)]
-        environment = self.app.jinja_env
+        jinja2 = importlib.import_module("jinja2")
+        environment = jinja2.Environment(loader=self.app.jinja_loader, autoescape=True)
+        environment.globals.update(self.app.jinja_env.globals)
         template = environment.get_template("page.html")
         self.again("Jinja alone", lambda: template.render(names=names, link="/x"), count=2000)
         render = flask.render_template
@@ -252,10 +255,8 @@ class Bench:
         self.again("jsonify", lambda: flask.jsonify(a=1, b="x"))
 
         def aborted() -> None:
-            try:
+            with contextlib.suppress(Exception):
                 flask.abort(404)
-            except Exception:
-                pass
 
         self.again("abort(404)", aborted)
         self.again("request.headers.get", lambda: request.headers.get("User-Agent"))

@@ -241,6 +241,8 @@ class MapBase:
     def _compile(self, rules: list[Any], by_endpoint: dict[Any, list[Any]]) -> None: ...
 
 @disjoint_base
+def bind_environ(map: MapBase, environ: WSGIEnvironment, subdomain: str) -> Any: ...
+
 class MapAdapterBase:
     map: MapBase
     server_name: str
@@ -468,6 +470,7 @@ class Frame:
 app_slot: SlotVar[AppContext]
 request_slot: SlotVar[RequestContext]
 
+def add_template_names(context: dict[str, Any]) -> None: ...
 def push_bare(app: object, request: object) -> tuple[Frame, object]: ...
 def pop_bare(token: object) -> None: ...
 

@@ -17,17 +17,17 @@ from functools import partial
 from types import FunctionType, MethodType
 
 from . import signals
-from ._core import UrlFor, quick_url_for
+from ._core import UrlFor, add_template_names, bind_environ, quick_url_for
 from ._lazy import imported
 from .blueprints import _open_resource, _send_static_file
 from .ctx import AppContext, RequestContext
 from .globals import _cv_app, _cv_request, g, request, request_ctx, session
 from .helpers import get_debug_flag, get_load_dotenv
 from .sansio.app import App
-from .sansio.scaffold import _sentinel
+from .sansio.scaffold import _sentinel, _template_context
 from .werkzeug.datastructures import Headers, ImmutableDict
 from .werkzeug.exceptions import BadRequestKeyError, HTTPException, InternalServerError, default_exceptions
-from .werkzeug.routing import BuildError, RequestRedirect, RoutingException
+from .werkzeug.routing import BuildError, Map, RequestRedirect, RoutingException
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -524,6 +524,11 @@ class Flask(App):
                     query_args=request.query_string.decode(errors="replace"),
                 )
 
+            if server_name is None and type(self.url_map) is Map and request.trusted_hosts is None:
+                adapter: MapAdapter | None = bind_environ(self.url_map, request.environ, subdomain)
+                if adapter is not None:
+                    return adapter
+
         from .werkzeug.wsgi import get_host
 
         environ = request.environ
@@ -649,6 +654,10 @@ class Flask(App):
 
     def update_template_context(self, context: dict[str, Any]) -> None:
         """Add what the context processors return to a template's variables, which win over it."""
+        table = self.template_context_processors
+        if len(table) == 1 and table.get(None) == [_template_context]:
+            add_template_names(context)
+            return
         given = context.copy()
         names: tuple[str | None, ...] = (None,)
         if request:

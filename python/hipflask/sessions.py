@@ -271,6 +271,13 @@ class SecureCookieSessionInterface(SessionInterface):
             An empty session if the cookie is missing, forged, expired or broken; None if there is no secret
             key.
         """
+        if (
+            type(self).get_signing_serializer is _SIGNING_SERIALIZER
+            and "get_signing_serializer" not in self.__dict__
+            and app.secret_key
+            and not request.cookies.get(self.get_cookie_name(app))
+        ):
+            return self.session_class()
         native = self._signs_natively()
         serializer = None
         if not native:

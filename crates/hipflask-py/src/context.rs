@@ -584,6 +584,20 @@ fn push_bare(
     Ok((frame, token.0))
 }
 
+/// Add `g` and `request` to a template's variables, where they are bound and not among them.
+#[pyfunction]
+fn add_template_names(py: Python<'_>, context: &Bound<'_, PyDict>) -> PyResult<()> {
+    let Some(frame) = current(py)? else { return Ok(()) };
+    for (name, part) in [(intern!(py, "g"), Part::Globals), (intern!(py, "request"), Part::Request)] {
+        if !context.contains(name)?
+            && let Some(object) = Frame::resolve(&frame, part)?
+        {
+            context.set_item(name, object)?;
+        }
+    }
+    Ok(())
+}
+
 /// Undo `push_bare`.
 #[pyfunction]
 fn pop_bare(py: Python<'_>, token: Py<PyAny>) -> PyResult<()> {
@@ -608,6 +622,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<SlotToken>()?;
     module.add(PyString::new(py, "app_slot"), SlotVar { which: Which::App })?;
     module.add(PyString::new(py, "request_slot"), SlotVar { which: Which::Request })?;
+    module.add_function(wrap_pyfunction!(add_template_names, module)?)?;
     module.add_function(wrap_pyfunction!(push_bare, module)?)?;
     module.add_function(wrap_pyfunction!(pop_bare, module)?)
 }

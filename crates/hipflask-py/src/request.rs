@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use hipflask_http::{RequestHead, cookie, field, query};
+use hipflask_http::{RequestHead, cookie, query};
 use hipflask_server::{Address, Body, BodyError, ConnInfo};
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -155,7 +155,7 @@ impl RequestBase {
     }
 
     /// A header field's value.
-    fn field<'py>(
+    pub(crate) fn field<'py>(
         &self,
         slf: &Bound<'py, PyAny>,
         lower: &[u8],
@@ -316,7 +316,7 @@ impl RequestBase {
         let (stream, form, files) = if !any.getattr(intern!(py, "want_form_data_parsed"))?.is_truthy()? {
             let class = any.getattr(intern!(py, "parameter_storage_class"))?;
             (any.getattr(intern!(py, "stream"))?, class.call0()?, class.call0()?)
-        } else if let Some(parsed) = without_parser(any, this)? {
+        } else if let Some(parsed) = upload::without_parser(any, this)? {
             parsed
         } else {
             let parser = any.call_method0(intern!(py, "make_form_data_parser"))?;
@@ -555,10 +555,10 @@ fn http_error(py: Python<'_>, name: &str) -> PyErr {
     }
 }
 
-type Value<'py> = PyResult<Bound<'py, PyAny>>;
+pub(crate) type Value<'py> = PyResult<Bound<'py, PyAny>>;
 /// A stream that was read, and the fields and files that were in it.
-type Parsed<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
-type This<'a, 'py> = &'a Bound<'py, PyAny>;
+pub(crate) type Parsed<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
+pub(crate) type This<'a, 'py> = &'a Bound<'py, PyAny>;
 
 fn unknown(name: &str) -> PyErr {
     PyAttributeError::new_err(format!("the request was made without '{name}'"))
@@ -910,7 +910,7 @@ fn has_replaced_input<'py>(slf: This<'_, 'py>, this: &RequestBase) -> PyResult<b
     Ok(input.is_some_and(|input| !input.is_instance_of::<InputStream>()))
 }
 
-fn read_all<'py>(stream: &Bound<'py, PyAny>) -> Value<'py> {
+pub(crate) fn read_all<'py>(stream: &Bound<'py, PyAny>) -> Value<'py> {
     match stream.cast::<InputStream>() {
         Ok(stream) => Ok(stream.get().read_all(stream.py())?.into_any()),
         Err(_) => stream.call_method0(intern!(stream.py(), "read")),
@@ -931,97 +931,6 @@ fn form<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {
 fn files<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {
     slf.call_method0(intern!(slf.py(), "_load_form_data"))?;
     this.slot(At::Files).get(slf).ok_or_else(|| unknown("files"))
-}
-
-/// An urlencoded form, or no form at all, without a parser object, where nobody has replaced the parser.
-fn without_parser<'py>(slf: This<'_, 'py>, this: &RequestBase) -> PyResult<Option<Parsed<'py>>> {
-    let py = slf.py();
-    let mimetype = slf.getattr(intern!(py, "mimetype"))?;
-    let mimetype: &str = mimetype.extract()?;
-    if !has_own_parser(slf)? {
-        return Ok(None);
-    }
-    if mimetype == "multipart/form-data" {
-        return small_multipart(slf, this);
-    }
-    if mimetype != "application/x-www-form-urlencoded" {
-        let stream = slf.call_method0(intern!(py, "_get_stream_for_parsing"))?;
-        let class = slf.getattr(intern!(py, "parameter_storage_class"))?;
-        return Ok(Some((stream, class.call0()?, class.call0()?)));
-    }
-    let limit: Option<u64> = slf.getattr(intern!(py, "max_form_memory_size"))?.extract()?;
-    let length: Option<u64> = slf.getattr(intern!(py, "content_length"))?.extract()?;
-    let stream = slf.call_method0(intern!(py, "_get_stream_for_parsing"))?;
-    if let (Some(limit), Some(length)) = (limit, length)
-        && length > limit
-    {
-        return Err(too_large(py));
-    }
-    let class = slf.getattr(intern!(py, "parameter_storage_class"))?.cast_into::<PyType>()?;
-    let body = read_all(&stream)?;
-    let body: &[u8] = body.extract()?;
-    // A body of unknown length is held to the same limit as one that announces its length.
-    if limit.is_some_and(|limit| body.len() as u64 > limit) {
-        return Err(too_large(py));
-    }
-    let form = match query::parse_pairs(body) {
-        Ok(pairs) => multidict::of_class(&class, pairs)?,
-        // Not a form after all; Werkzeug's parser is silent, too.
-        Err(_) => class.call0()?,
-    };
-    Ok(Some((stream, form, class.call0()?)))
-}
-
-/// A multipart form that fits into memory, where nobody has replaced the files that uploads are written to.
-fn small_multipart<'py>(slf: This<'_, 'py>, this: &RequestBase) -> PyResult<Option<Parsed<'py>>> {
-    static FILES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = slf.py();
-    let name = intern!(py, "_get_file_stream");
-    let ours = FILES.get_or_try_init(py, || {
-        let class = py.import("hipflask.werkzeug.wrappers.request")?.getattr("Request")?;
-        class.getattr(name).map(Bound::unbind)
-    })?;
-    let limit: Option<u64> = slf.getattr(intern!(py, "max_form_memory_size"))?.extract()?;
-    let length: Option<u64> = slf.getattr(intern!(py, "content_length"))?.extract()?;
-    // Within these bounds neither limit can be passed.
-    if length.is_none_or(|length| length > limit.unwrap_or(length).min(upload::IN_MEMORY)) {
-        return Ok(None);
-    }
-    let kind = this.field(slf, b"content-type", intern!(py, "CONTENT_TYPE"))?;
-    let Some(kind) = kind.and_then(|kind| kind.cast_into::<PyString>().ok()) else { return Ok(None) };
-    let boundary = field::parse_options(kind.to_str()?)
-        .into_parameters()
-        .into_iter()
-        .find(|(key, _)| *key == "boundary");
-    let Some((_, boundary)) = boundary else { return Ok(None) };
-    if boundary.is_empty() || !boundary.is_ascii() || !inherits(&slf.get_type(), name, ours) {
-        return Ok(None);
-    }
-    let most: Option<u64> = slf.getattr(intern!(py, "max_form_parts"))?.extract()?;
-    let stream = slf.call_method0(intern!(py, "_get_stream_for_parsing"))?;
-    let Ok(input) = stream.cast::<InputStream>() else { return Ok(None) };
-    let body = input.get().take_all(py)?;
-    let class = slf.getattr(intern!(py, "parameter_storage_class"))?.cast_into::<PyType>()?;
-    Ok(Some(match upload::parse(py, body, boundary.as_bytes(), most)? {
-        Some(parts) => {
-            (stream, multidict::of_class(&class, parts.fields)?, multidict::of_class(&class, parts.files)?)
-        }
-        // Werkzeug's parser is silent about what is no form.
-        None => (stream, class.call0()?, class.call0()?),
-    }))
-}
-
-/// Whether the form parser and what makes it are the ones we ship.
-fn has_own_parser(slf: This<'_, '_>) -> PyResult<bool> {
-    static OURS: PyOnceLock<(Py<PyAny>, Py<PyAny>)> = PyOnceLock::new();
-    let py = slf.py();
-    let (class, make) = OURS.get_or_try_init(py, || {
-        let class = py.import("hipflask.werkzeug.formparser")?.getattr("FormDataParser")?.unbind();
-        let request = py.import("hipflask.werkzeug.wrappers.request")?.getattr("Request")?;
-        PyResult::Ok((class, request.getattr("make_form_data_parser")?.unbind()))
-    })?;
-    Ok(slf.getattr(intern!(py, "form_data_parser_class"))?.is(class)
-        && inherits(&slf.get_type(), intern!(py, "make_form_data_parser"), make))
 }
 
 fn values<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {

@@ -22,7 +22,7 @@ mod map;
 
 use pyo3::prelude::*;
 
-pub(crate) use self::adapter::{Form, MapAdapterBase, Wanted, plain_values};
+pub(crate) use self::adapter::{Form, MapAdapterBase, Wanted, is_plain_host, plain_values};
 #[allow(unused_imports, reason = "the dispatcher's side of the seam")]
 pub(crate) use self::map::{MapBase, Snapshot};
 
@@ -31,6 +31,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<compile::CompiledRule>()?;
     module.add_class::<map::MapBase>()?;
     module.add_class::<adapter::MapAdapterBase>()?;
+    module.add_function(wrap_pyfunction!(adapter::bind_environ, module)?)?;
     module.add_function(wrap_pyfunction!(redirect_url, module)?)
 }
 

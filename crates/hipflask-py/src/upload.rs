@@ -1,25 +1,120 @@
-//! Multipart forms that fit into memory, parsed in one go: no events, no parser objects, and of each file one copy.
+//! Forms that fit into memory, parsed in one go: no events, no parser objects, and of each file one copy.
 //!
 //! Gives what `hipflask/werkzeug/formparser.py` gives for the same body, whose limits are the same; that parser takes
 //! the bodies that are long, of unknown length, or near a limit.
 
-use hipflask_http::field;
+use hipflask_http::{field, query};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString, PyType};
 
+use crate::body::InputStream;
 use crate::form::{Decoder, Found, part_headers};
 use crate::headers::Headers;
+use crate::multidict;
+use crate::request::{Parsed, RequestBase, This, read_all, too_large};
+use crate::response::inherits;
 
 /// Files up to this size stay in memory: so large is what `default_stream_factory` keeps there.
-pub(crate) const IN_MEMORY: u64 = 500 * 1024;
+const IN_MEMORY: u64 = 500 * 1024;
+
+/// An urlencoded form, or no form at all, without a parser object, where nobody has replaced the parser.
+pub(crate) fn without_parser<'py>(slf: This<'_, 'py>, this: &RequestBase) -> PyResult<Option<Parsed<'py>>> {
+    let py = slf.py();
+    let mimetype = slf.getattr(intern!(py, "mimetype"))?;
+    let mimetype: &str = mimetype.extract()?;
+    if !has_own_parser(slf)? {
+        return Ok(None);
+    }
+    if mimetype == "multipart/form-data" {
+        return small_multipart(slf, this);
+    }
+    if mimetype != "application/x-www-form-urlencoded" {
+        let stream = slf.call_method0(intern!(py, "_get_stream_for_parsing"))?;
+        let class = slf.getattr(intern!(py, "parameter_storage_class"))?;
+        return Ok(Some((stream, class.call0()?, class.call0()?)));
+    }
+    let limit: Option<u64> = slf.getattr(intern!(py, "max_form_memory_size"))?.extract()?;
+    let length: Option<u64> = slf.getattr(intern!(py, "content_length"))?.extract()?;
+    let stream = slf.call_method0(intern!(py, "_get_stream_for_parsing"))?;
+    if let (Some(limit), Some(length)) = (limit, length)
+        && length > limit
+    {
+        return Err(too_large(py));
+    }
+    let class = slf.getattr(intern!(py, "parameter_storage_class"))?.cast_into::<PyType>()?;
+    let body = read_all(&stream)?;
+    let body: &[u8] = body.extract()?;
+    // A body of unknown length is held to the same limit as one that announces its length.
+    if limit.is_some_and(|limit| body.len() as u64 > limit) {
+        return Err(too_large(py));
+    }
+    let form = match query::parse_pairs(body) {
+        Ok(pairs) => multidict::of_class(&class, pairs)?,
+        // Not a form after all; Werkzeug's parser is silent, too.
+        Err(_) => class.call0()?,
+    };
+    Ok(Some((stream, form, class.call0()?)))
+}
+
+/// A multipart form that fits into memory, where nobody has replaced the files that uploads are written to.
+fn small_multipart<'py>(slf: This<'_, 'py>, this: &RequestBase) -> PyResult<Option<Parsed<'py>>> {
+    static FILES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = slf.py();
+    let name = intern!(py, "_get_file_stream");
+    let ours = FILES.get_or_try_init(py, || {
+        let class = py.import("hipflask.werkzeug.wrappers.request")?.getattr("Request")?;
+        class.getattr(name).map(Bound::unbind)
+    })?;
+    let limit: Option<u64> = slf.getattr(intern!(py, "max_form_memory_size"))?.extract()?;
+    let length: Option<u64> = slf.getattr(intern!(py, "content_length"))?.extract()?;
+    // Within these bounds neither limit can be passed.
+    if length.is_none_or(|length| length > limit.unwrap_or(length).min(IN_MEMORY)) {
+        return Ok(None);
+    }
+    let kind = this.field(slf, b"content-type", intern!(py, "CONTENT_TYPE"))?;
+    let Some(kind) = kind.and_then(|kind| kind.cast_into::<PyString>().ok()) else { return Ok(None) };
+    let boundary = field::parse_options(kind.to_str()?)
+        .into_parameters()
+        .into_iter()
+        .find(|(key, _)| *key == "boundary");
+    let Some((_, boundary)) = boundary else { return Ok(None) };
+    if boundary.is_empty() || !boundary.is_ascii() || !inherits(&slf.get_type(), name, ours) {
+        return Ok(None);
+    }
+    let most: Option<u64> = slf.getattr(intern!(py, "max_form_parts"))?.extract()?;
+    let stream = slf.call_method0(intern!(py, "_get_stream_for_parsing"))?;
+    let Ok(input) = stream.cast::<InputStream>() else { return Ok(None) };
+    let body = input.get().take_all(py)?;
+    let class = slf.getattr(intern!(py, "parameter_storage_class"))?.cast_into::<PyType>()?;
+    Ok(Some(match parse(py, body, boundary.as_bytes(), most)? {
+        Some(parts) => {
+            (stream, multidict::of_class(&class, parts.fields)?, multidict::of_class(&class, parts.files)?)
+        }
+        // Werkzeug's parser is silent about what is no form.
+        None => (stream, class.call0()?, class.call0()?),
+    }))
+}
+
+/// Whether the form parser and what makes it are the ones we ship.
+fn has_own_parser(slf: This<'_, '_>) -> PyResult<bool> {
+    static OURS: PyOnceLock<(Py<PyAny>, Py<PyAny>)> = PyOnceLock::new();
+    let py = slf.py();
+    let (class, make) = OURS.get_or_try_init(py, || {
+        let class = py.import("hipflask.werkzeug.formparser")?.getattr("FormDataParser")?.unbind();
+        let request = py.import("hipflask.werkzeug.wrappers.request")?.getattr("Request")?;
+        PyResult::Ok((class, request.getattr("make_form_data_parser")?.unbind()))
+    })?;
+    Ok(slf.getattr(intern!(py, "form_data_parser_class"))?.is(class)
+        && inherits(&slf.get_type(), intern!(py, "make_form_data_parser"), make))
+}
 
 /// What a form holds.
 #[derive(Default)]
-pub(crate) struct Parts<'py> {
-    pub(crate) fields: Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
-    pub(crate) files: Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+struct Parts<'py> {
+    fields: Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+    files: Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
 }
 
 /// The part that is being read.
@@ -33,7 +128,7 @@ struct Part<'py> {
 ///
 /// # Errors
 /// `RequestEntityTooLarge` if there are more than `most` parts.
-pub(crate) fn parse<'py>(
+fn parse<'py>(
     py: Python<'py>,
     body: Vec<u8>,
     boundary: &[u8],
@@ -52,7 +147,7 @@ pub(crate) fn parse<'py>(
                 let Some(begun) = begin(py, decoder.bytes(range))? else { return Ok(None) };
                 count += 1;
                 if most.is_some_and(|most| count > most) {
-                    return Err(crate::request::too_large(py));
+                    return Err(too_large(py));
                 }
                 part = Some(begun);
             }

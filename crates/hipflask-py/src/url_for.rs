@@ -20,7 +20,7 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use crate::context::{self, Part, Requested};
 use crate::request::RequestBase;
 use crate::response::inherits;
-use crate::router::{Form, MapAdapterBase, MapBase, Wanted, plain_values};
+use crate::router::{Form, MapAdapterBase, MapBase, Wanted, is_plain_host, plain_values};
 
 /// What building URLs knows of the app and the request of a bare frame.
 pub(crate) struct Site {
@@ -115,9 +115,7 @@ impl Site {
                 host.truncate(name.len());
             }
         }
-        let name = host.split(':').next().unwrap_or_default();
-        let plain = host.is_ascii() && name.len() <= 63 && !name.starts_with('.') && !name.contains("..");
-        Ok(plain.then_some(host))
+        Ok(is_plain_host(&host).then_some(host))
     }
 }
 
@@ -227,10 +225,23 @@ fn text_or_nothing<'a, 'py>(
     }
 }
 
-/// Whether a function that gives values to URLs may apply to this endpoint.
+/// Whether a function that gives values to URLs applies to this endpoint: one of the app, or of its blueprints.
 fn has_defaults(functions: &Bound<'_, PyDict>, endpoint: &Bound<'_, PyString>) -> PyResult<bool> {
-    Ok(!functions.is_empty()
-        && (functions.contains(functions.py().None())? || endpoint.to_str()?.contains('.')))
+    if functions.is_empty() {
+        return Ok(false);
+    }
+    let some = |list: Option<Bound<'_, PyAny>>| list.map_or(Ok(false), |list| list.is_truthy());
+    if some(functions.get_item(functions.py().None())?)? {
+        return Ok(true);
+    }
+    let mut name = endpoint.to_str()?;
+    while let Some((blueprint, _)) = name.rsplit_once('.') {
+        if some(functions.get_item(blueprint)?)? {
+            return Ok(true);
+        }
+        name = blueprint;
+    }
+    Ok(false)
 }
 
 /// The adapter, if it is none of a subclass.

@@ -55,10 +55,17 @@ class MemoryFile(BytesIO):
         if file is None:
             from tempfile import TemporaryFile
 
-            file = self._file = TemporaryFile("wb+")
+            file = self._file = TemporaryFile("wb+")  # noqa: SIM115
             file.write(self.getvalue())
             file.seek(self.tell())
         return file.fileno()
+
+    def close(self) -> None:
+        """Give the memory back, and the file."""
+        file: IO[bytes] | None = self.__dict__.pop("_file", None)
+        if file is not None:
+            file.close()
+        super().close()
 
 
 def default_stream_factory(

@@ -9,6 +9,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
 
 use super::map::{Entry, MapBase, Snapshot};
+use crate::environ::wsgi_text;
 
 /// The native half of `hipflask.werkzeug.routing.MapAdapter`. Not frozen, since its attributes may be assigned.
 #[pyclass(subclass, dict, weakref, module = "hipflask._core")]
@@ -198,6 +199,66 @@ impl MapAdapterBase {
         self.map = None;
         self.query_args = None;
     }
+}
+
+/// Bind a map to a WSGI environment, as `Map.bind_to_environ` does it for a map that does not match hosts.
+///
+/// Returns:
+///     None for what needs more thought: a WebSocket, a host that is no plain name, no host at all.
+#[pyfunction]
+pub(super) fn bind_environ<'py>(
+    map: &Bound<'py, MapBase>,
+    environ: &Bound<'py, PyDict>,
+    subdomain: &Bound<'py, PyString>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let py = map.py();
+    let get = |name: &Bound<'py, PyString>| {
+        PyResult::Ok(environ.get_item(name)?.and_then(|value| value.cast_into::<PyString>().ok()))
+    };
+    let (Some(host), Some(scheme), Some(method)) = (
+        get(intern!(py, "HTTP_HOST"))?,
+        get(intern!(py, "wsgi.url_scheme"))?,
+        get(intern!(py, "REQUEST_METHOD"))?,
+    ) else {
+        return Ok(None);
+    };
+    let port = match scheme.to_str() {
+        Ok("http") => ":80",
+        Ok("https") => ":443",
+        _ => return Ok(None),
+    };
+    let Ok(host) = host.to_str() else { return Ok(None) };
+    let host = host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
+    if !is_plain_host(&host) || environ.contains(intern!(py, "HTTP_UPGRADE"))? {
+        return Ok(None);
+    }
+    let part = |name: &Bound<'py, PyString>, absent: &Bound<'py, PyString>| match get(name)? {
+        Some(text) => wsgi_text(&text),
+        None => Ok(absent.clone()),
+    };
+    let slash = intern!(py, "/");
+    let query = match get(intern!(py, "QUERY_STRING"))? {
+        Some(query) => Some(wsgi_text(&query)?),
+        None => None,
+    };
+    let arguments = (
+        map,
+        host,
+        part(intern!(py, "SCRIPT_NAME"), slash)?,
+        subdomain,
+        scheme,
+        part(intern!(py, "PATH_INFO"), slash)?,
+        method,
+        query,
+    );
+    CLASS.import(py, "hipflask.werkzeug.routing.map", "MapAdapter")?.call1(arguments).map(Some)
+}
+
+/// Whether a host in lower case needs no IDNA codec, which may refuse it.
+pub(crate) fn is_plain_host(host: &str) -> bool {
+    let name = host.split(':').next().unwrap_or_default();
+    !name.is_empty() && host.is_ascii() && name.len() <= 63 && !name.starts_with('.') && !name.contains("..")
 }
 
 /// How a URL is to be built.

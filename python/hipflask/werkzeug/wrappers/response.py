@@ -197,7 +197,8 @@ class Response(_SansIOResponse):
 
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
         """The body as it goes out: nothing for HEAD and for statuses without a body."""
-        from ..wsgi import ClosingIterator
+        # A relative name would be resolved anew for each response, in Python.
+        from hipflask.werkzeug.wsgi import ClosingIterator
 
         status = self.status_code
         if environ["REQUEST_METHOD"] == "HEAD" or 100 <= status < 200 or status in (204, 304):
