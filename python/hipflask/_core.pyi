@@ -240,9 +240,9 @@ class MapBase:
     def __new__(cls, *_arguments: object, **_options: object) -> Self: ...
     def _compile(self, rules: list[Any], by_endpoint: dict[Any, list[Any]]) -> None: ...
 
-@disjoint_base
 def bind_environ(map: MapBase, environ: WSGIEnvironment, subdomain: str) -> Any: ...
 
+@disjoint_base
 class MapAdapterBase:
     map: MapBase
     server_name: str

@@ -93,7 +93,7 @@ class Environment(BaseEnvironment):
             parent is None
             and globals is None
             and not self.auto_reload
-            and type(cache) is LRUCache
+            and isinstance(cache, LRUCache)
             and len(cache._mapping) < cache.capacity
         ):
             template: BaseTemplate | None = cache._mapping.get((ref(self.loader), name))

@@ -322,10 +322,10 @@ unsafe extern "C" fn url_for(
             let names = unsafe { Bound::from_borrowed_ptr_or_opt(py, names) };
             let names = names.map(Bound::cast_into::<PyTuple>).transpose()?;
             let total = count + names.as_ref().map_or(0, |names| names.len());
-            // SAFETY: there are that many arguments, each alive during the call; a reference to an object has the
-            // layout of its pointer.
             let given = match total {
                 0 => &[],
+                // SAFETY: there are that many arguments, each alive during the call; a reference to an object has the
+                // layout of its pointer.
                 _ => unsafe {
                     std::slice::from_raw_parts(arguments.cast::<Borrowed<'_, '_, PyAny>>(), total)
                 },
