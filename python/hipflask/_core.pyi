@@ -534,9 +534,20 @@ def quick_url_for(
     external: bool | None,
 ) -> str | None: ...
 
+@final
 class UrlFor:
-    def __init__(self, app: object) -> None: ...
-    def __call__(self, endpoint: str, /, **values: Any) -> str: ...
+    def __new__(cls, app: object) -> Self: ...
+    def __call__(
+        self,
+        endpoint: str,
+        /,
+        *,
+        _anchor: str | None = None,
+        _method: str | None = None,
+        _scheme: str | None = None,
+        _external: bool | None = None,
+        **values: Any,
+    ) -> str: ...
 
 # The engine.
 
@@ -550,6 +561,7 @@ class Server:
     def start(self) -> None: ...
     def stop(self, grace: float = 30.0, wait: float | None = None) -> bool: ...
 
+@final
 class Watcher:
     def __init__(self) -> None: ...
     def add(self, path: str) -> None: ...
