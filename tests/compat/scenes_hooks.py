@@ -589,3 +589,65 @@ def own_classes_in_the_fast_lane(kit: Kit) -> Any:
     app.add_url_rule("/1", "one", lambda: kit.flask.request.mark)
     app.add_url_rule("/2", "two", lambda: {"max": kit.flask.request.max_form_parts})
     return app
+
+
+@scene("/transaction", "/environ", "/cookies", "/deep", "/late-executor")
+def clients_and_executors(kit: Kit) -> Any:
+    app = kit.app()
+    flask = kit.flask
+    app.add_url_rule("/plain", "plain", lambda: repr(sorted(flask.session.items())))
+    app.add_url_rule(
+        "/told",
+        "told",
+        lambda: f"{flask.request.remote_addr} {flask.request.environ.get('mark')} {flask.request.scheme}",
+    )
+
+    @app.route("/transaction")
+    def transaction() -> Any:
+        with app.test_client() as client:
+            with client.session_transaction() as session:
+                session["a"] = 1
+            answer = client.get("/plain").text
+            inside = flask.session.get("a")
+        return [answer, inside, flask.request.path]
+
+    @app.route("/environ")
+    def environ() -> Any:
+        client = app.test_client()
+        overrides = {"REMOTE_ADDR": "9.9.9.9", "mark": "m"}
+        return [
+            client.get("/told", environ_overrides=overrides, base_url="https://x.org").text,
+            client.get("/told", environ_base={"mark": "base"}).text,
+        ]
+
+    @app.route("/cookies")
+    def cookies() -> Any:
+        client = app.test_client()
+        client.set_cookie("a", "b")
+        client.delete_cookie("c")
+        cookie = client.get_cookie("a")
+        return [cookie.value, cookie.path, client.get_cookie("c")]
+
+    @app.route("/deep")
+    def deep() -> Any:
+        flask.g.mark = "outer"
+        seen = []
+        for number in range(3):
+            context = app.test_request_context(f"/told?n={number}", method="POST")
+            context.push()
+            seen.append([flask.request.args["n"], flask.request.method, flask.g.get("mark")])
+            context.pop()
+        seen.append([flask.request.path, flask.request.method, flask.g.mark])
+        return seen
+
+    @app.route("/late-executor")
+    def late_executor() -> Any:
+        from contextvars import copy_context
+
+        context = copy_context()
+        with ThreadPoolExecutor(1) as executor:
+            seen = executor.submit(context.run, lambda: [flask.request.path, flask.current_app.name]).result()
+            bare = executor.submit(flask.has_request_context).result()
+        return [*seen, bare]
+
+    return app
