@@ -45,13 +45,13 @@ def forever():
 
 
 class Terminal:
-    """A `hipflask` command in a terminal of its own."""
+    """A `hipflask` command in a terminal of its own, or a program."""
 
-    def __init__(self, folder, *args) -> None:
+    def __init__(self, folder, *args, program=HIPFLASK) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(folder)
-            os.execv(HIPFLASK[0], [*HIPFLASK, *args])
+            os.execv(program[0], [*program, *args])
         self.text = ""
         self.status = None
 
@@ -281,3 +281,20 @@ def test_app_run_takes_flasks_variables(folder):
     finally:
         process.kill()
         process.stdout.close()
+
+
+@pytest.mark.parametrize("reload", [False, True], ids=["plain", "reloader"])
+def test_control_c_ends_app_run_with_a_stuck_view(folder, reload):
+    (folder / "main.py").write_text(APP + f"\napp.run(port=0, use_reloader={reload})\n")
+    terminal = Terminal(folder, "main.py", program=[sys.executable])
+    try:
+        port = int(terminal.read_until(r"Running on http://127\.0\.0\.1:(\d+)")[1])
+        with contextlib.closing(connect(port, "/forever")):
+            terminal.read_until("stuck")
+            terminal.type("\x03")
+            terminal.read_until("Requests still run|cut off")
+            terminal.type("\x03")
+            assert terminal.wait() == 0
+        assert "Traceback" not in terminal.text
+    finally:
+        terminal.close()

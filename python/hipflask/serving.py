@@ -279,6 +279,12 @@ def end_at_exit(server: _core.Server) -> None:
         _leave()
 
 
+def cut_off(server: _core.Server) -> t.NoReturn:
+    """Stop a server at once, and end the process."""
+    server.stop(0, _END_SECONDS)
+    _leave()
+
+
 def _leave() -> t.NoReturn:
     """End the process without taking Python apart, since a thread is in a view that does not come back."""
     import atexit
@@ -358,8 +364,7 @@ def _wait_and_stop(server: _core.Server, announce: Callable[[], None]) -> None:
             if number == _STUCK[0]:
                 _leave()
             if number in stopping:
-                server.stop(0, _END_SECONDS)
-                _leave()
+                cut_off(server)
     finally:
         signal.set_wakeup_fd(previous_fd)
         for number, handler in previous.items():

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 #: How long requests that run may go on when the server stops.
 _GRACE_SECONDS = 10.0
 
+#: How long a server that is told to stop waits before it says what it waits for.
+_PATIENT_SECONDS = 0.5
+
 #: How many connections may wait for `accept`.
 LISTEN_QUEUE = 128
 
@@ -176,23 +179,46 @@ class BaseWSGIServer:
         """
         import atexit
 
-        server = self._start()
+        from ..serving import end_at_exit
+
+        server = self._engine()
         # A process that ends elsewhere, as on a reload, must not take the interpreter from under the engine.
-        atexit.register(server.stop, 0)
+        atexit.register(end_at_exit, server)
         self._done.clear()
         try:
+            server.start()
             self._stop.wait()
         except KeyboardInterrupt:
             pass
         finally:
-            server.stop(_GRACE_SECONDS)
-            atexit.unregister(server.stop)
+            self._finish(server)
+            atexit.unregister(end_at_exit)
             self.server_close()
             self._done.set()
         if self._failure is not None:
             raise self._failure
 
-    def _start(self) -> Server:
+    def _finish(self, server: Server) -> None:
+        """Let requests that run finish, and cut them off at another Ctrl-C."""
+        import threading
+
+        from ..serving import cut_off
+
+        done = threading.Event()
+
+        def stop() -> None:
+            server.stop(_GRACE_SECONDS)
+            done.set()
+
+        threading.Thread(target=stop, name="hipflask-stop", daemon=True).start()
+        try:
+            if not done.wait(_PATIENT_SECONDS):
+                _log("info", " * Requests still run: waiting for them (press CTRL+C again to cut them off)")
+            done.wait()
+        except KeyboardInterrupt:
+            cut_off(server)
+
+    def _engine(self) -> Server:
         from .._core import Server
 
         app = self.app
@@ -201,14 +227,12 @@ class BaseWSGIServer:
         own_log = self.RequestHandlerClass is not WSGIRequestHandler
         if own_log:
             app = self._logging(app)
-        server = Server(
+        return Server(
             app,
             [f"fd:{self.socket.fileno()}"],
             threads=None if self.multithread else 1,
             access_log=not own_log,
         )
-        server.start()
-        return server
 
     def shutdown(self) -> None:
         """Make `serve_forever` return, from any other thread. Requests that run are finished."""
