@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import partial
 from types import FunctionType, MethodType
 
-from . import signals
+from . import _core, signals
 from ._lazy import imported
 from .blueprints import _open_resource, _send_static_file
 from .ctx import AppContext, RequestContext
@@ -473,7 +473,15 @@ class Flask(App):
         return self.async_to_sync(func) if _is_coroutine_function(func) else func
 
     def async_to_sync(self, func: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
-        """Return a function that runs a coroutine function to its end. Override it to use another loop."""
+        """Return a function that runs a coroutine function to its end. Override it to use another loop.
+
+        On the threads of Hipflask's server that is the one loop of the process; elsewhere, as on other WSGI servers
+        and in the test client, it is a loop of its own for each call.
+        """
+        if _core.on_serving_thread():
+            from .loop import to_sync
+
+            return to_sync(func)
         try:
             from asgiref.sync import async_to_sync
         except ImportError:

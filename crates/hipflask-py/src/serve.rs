@@ -3,6 +3,7 @@
 //! Serving threads are the engine's; each keeps one interpreter thread state for its whole life. Python's main thread
 //! only starts and stops the server (see `hipflask/serving.py`).
 
+use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -26,6 +27,16 @@ pub(crate) struct Thread {
     state: *mut ffi::PyThreadState,
 }
 
+thread_local! {
+    static IS_SERVING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the current thread is one of the engine's.
+#[pyfunction]
+fn on_serving_thread() -> bool {
+    IS_SERVING.get()
+}
+
 /// The application, as the engine sees it.
 struct Application {
     dispatcher: Dispatcher,
@@ -37,6 +48,7 @@ impl Handler for Application {
     type Thread = Thread;
 
     fn start_thread(&self) -> Thread {
+        IS_SERVING.set(true);
         // SAFETY: the interpreter is alive: `Server` joins every serving thread before it lets go of it. After this
         // pair the thread has a thread state of its own and is detached.
         unsafe {
@@ -336,5 +348,6 @@ fn parse_bind(text: &str) -> PyResult<Vec<server::Bind>> {
 
 /// Adds this file's names to `hipflask._core`.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<PyServer>()
+    module.add_class::<PyServer>()?;
+    module.add_function(wrap_pyfunction!(on_serving_thread, module)?)
 }
