@@ -206,7 +206,7 @@ def test_tasks_and_timeouts_of_asyncio_work(app, live):
 
 
 def test_suspended_views_let_each_other_run(app):
-    """Sixteen views that wait for each other: on loops of their own, or one after the other, none would end."""
+    """Sixteen views that wait for each other: one after the other, or on loops of their own, none ends."""
     many = 16
     arrived: list[str] = []
     everybody: list[asyncio.Event] = []

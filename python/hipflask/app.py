@@ -475,13 +475,16 @@ class Flask(App):
     def async_to_sync(self, func: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
         """Return a function that runs a coroutine function to its end. Override it to use another loop.
 
-        On the threads of Hipflask's server that is the one loop of the process; elsewhere, as on other WSGI servers
-        and in the test client, it is a loop of its own for each call.
+        On the threads of Hipflask's server that is the one loop of the process. Elsewhere, as on other WSGI
+        servers and in the test client, it is a loop of its own for each call.
         """
         if _core.on_serving_thread():
             from .loop import to_sync
 
             return to_sync(func)
+        loop = sys.modules.get("hipflask.loop")
+        if loop is not None and loop.is_collecting_here():
+            return func
         try:
             from asgiref.sync import async_to_sync
         except ImportError:

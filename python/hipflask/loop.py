@@ -1,8 +1,8 @@
 """The one asyncio loop of a serving process, on a thread of its own.
 
-Coroutine functions that the engine's threads call (views, hooks, error handlers) run here, so that tasks, locks and
-connection pools made by one request can be used by the next. Does not decide what is a coroutine function:
-`Flask.ensure_sync` does.
+Coroutine functions that the engine's threads call (views, hooks, error handlers) run here, so that tasks,
+locks and connection pools made by one request can be used by the next. Does not decide what is a coroutine
+function: `Flask.ensure_sync` does.
 """
 
 from __future__ import annotations
@@ -10,19 +10,25 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
+from contextlib import contextmanager
 from contextvars import copy_context
-from threading import Lock, Thread
+from threading import Lock, Thread, get_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from concurrent.futures import Future
     from contextvars import Context
     from typing import Any
 
+    from ._core import LaterLine
+
 # How long the end of the process waits for tasks that have been cancelled.
 _LAST_SECONDS = 2.0
+
+# The thread that is inside of `collecting`, if any: only ever the loop's.
+_collector: int | None = None
 
 _lock = Lock()
 _shared: Loop | None = None
@@ -46,6 +52,41 @@ def to_sync(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., 
         return shared().run(function, args, kwargs)
 
     return run
+
+
+def attend(line: LaterLine) -> None:
+    """Let the shared loop take the requests that a server leaves in `line`. Called by the engine."""
+    loop = shared().loop
+
+    def begin() -> None:
+        from .later import Exchanges
+
+        loop.add_reader(line.fileno(), Exchanges(loop, line).take)
+
+    loop.call_soon_threadsafe(begin)
+
+
+def dismiss(line: LaterLine) -> None:
+    """Undo `attend`: the server has ended."""
+    loop = shared().loop
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(lambda: loop.remove_reader(line.fileno()))
+
+
+@contextmanager
+def collecting() -> Iterator[None]:
+    """Let `Flask.ensure_sync` give coroutine functions back as they are, for one call on this thread."""
+    global _collector
+    _collector = get_ident()
+    try:
+        yield
+    finally:
+        _collector = None
+
+
+def is_collecting_here() -> bool:
+    """Tell whether the calling thread is inside of `collecting`."""
+    return _collector is not None and _collector == get_ident()
 
 
 class Loop:
@@ -72,8 +113,8 @@ class Loop:
     ) -> Any:
         """Run a coroutine function in a task of its own, and wait for it.
 
-        It sees the context variables of the caller and the error being handled there; what it sets is seen by the
-        caller afterwards.
+        It sees the context variables of the caller and the error being handled there; what it sets is seen by
+        the caller afterwards.
 
         Returns:
             Its result.
@@ -82,10 +123,9 @@ class Loop:
             RuntimeError: If called on the loop's own thread, which would wait for itself.
             BaseException: What the coroutine raised.
         """
-        import threading
         from concurrent.futures import Future
 
-        if threading.get_ident() == self._thread.ident:
+        if get_ident() == self._thread.ident:
             raise RuntimeError("The event loop cannot wait for itself: await the coroutine instead.")
         handled = sys.exc_info()[1]
         context = copy_context()
@@ -143,7 +183,7 @@ async def _within(
     kwargs: dict[str, Any],
     ends: list[Context],
 ) -> Any:
-    """Await `function(...)` as inside an `except` clause for `handled`; leave the context at its end in `ends`."""
+    """Await `function(...)`, as inside an `except` clause for `handled`; leave its last context in `ends`."""
     try:
         if handled is None:
             return await function(*args, **kwargs)

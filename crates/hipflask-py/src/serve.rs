@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use hipflask_http::RequestHead;
 use hipflask_server as server;
-use hipflask_server::{Answered, ConnInfo, Handler, Notice, Refusal, Reply, Request, Routed};
+use hipflask_server::{Answered, ConnInfo, Deferred, Handler, Notice, Refusal, Reply, Request, Routed};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::dispatch::{Dispatcher, Ticket};
+use crate::later::{LaterLine, Line};
 
 /// An interpreter thread state that belongs to one serving thread.
 pub(crate) struct Thread {
@@ -39,7 +40,9 @@ fn on_serving_thread() -> bool {
 
 /// The application, as the engine sees it.
 struct Application {
-    dispatcher: Dispatcher,
+    dispatcher: Arc<Dispatcher>,
+    /// Requests on their way to the event loop.
+    line: Arc<Line>,
     access_log: Option<Mutex<AccessLog>>,
 }
 
@@ -82,6 +85,14 @@ impl Handler for Application {
     fn call(&self, _thread: &mut Thread, request: Request<Ticket>, reply: &mut Reply<'_>) {
         // The engine has attached this thread already, so this only tells PyO3.
         Python::attach(|py| self.dispatcher.call(py, request, reply));
+    }
+
+    fn defer(&self, request: Request<Ticket>, deferred: Deferred) {
+        self.line.request(request, deferred);
+    }
+
+    fn gone(&self, token: u64) {
+        self.line.gone(token);
     }
 
     fn refused(&self, refusal: &Refusal, conn: &ConnInfo) {
@@ -237,11 +248,12 @@ impl PyServer {
             config.threads = threads;
         }
         let bound = server::Server::bind(config).map_err(os_error)?;
-        let dispatcher = Dispatcher::new(app)?;
+        let dispatcher = Arc::new(Dispatcher::new(app)?);
+        let line = Arc::new(Line::new()?);
         let access_log = access_log.then(|| Mutex::new(AccessLog::new()));
         Ok(Self {
             addresses: bound.local_addrs().iter().map(ToString::to_string).collect(),
-            application: Arc::new(Application { dispatcher, access_log }),
+            application: Arc::new(Application { dispatcher, line, access_log }),
             bound: Mutex::new(Some(bound)),
             running: Mutex::new(None),
         })
@@ -260,6 +272,8 @@ impl PyServer {
             .ok_or_else(|| PyRuntimeError::new_err("the server was started already"))?;
         shorten_switch_interval(py)?;
         let application = Arc::clone(&self.application);
+        let (dispatcher, line) = (Arc::clone(&application.dispatcher), Arc::clone(&application.line));
+        application.dispatcher.serve_later(py, Py::new(py, LaterLine::new(dispatcher, line))?)?;
         let running = py.detach(move || bound.run(application))?;
         *locked(&self.running) = Some(running);
         Ok(())
@@ -283,7 +297,7 @@ impl PyServer {
         let (grace, wait) = (seconds(grace)?, wait.map(seconds).transpose()?);
         locked(&self.bound).take();
         let running = locked(&self.running).clone();
-        Ok(running.is_none_or(|running| {
+        let ended = running.is_none_or(|running| {
             py.detach(|| {
                 running.stop(Some(grace));
                 match wait {
@@ -294,7 +308,9 @@ impl PyServer {
                 }
                 !running.has_threads()
             })
-        }))
+        });
+        self.application.dispatcher.serve_no_later(py)?;
+        Ok(ended)
     }
 }
 
