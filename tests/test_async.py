@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import socket
 import threading
 
 import pytest
@@ -305,3 +307,249 @@ def test_the_loop_does_not_wait_for_itself():
     with pytest.raises(RuntimeError, match="cannot wait for itself"):
         shared().run(outer, (), {})
     assert shared().run(inner, (), {}) == 1
+
+
+def test_a_thousand_suspended_views_need_no_thousand_threads(app):
+    many = 1000
+    arrived: list[int] = []
+    everybody: list[asyncio.Event] = []
+    threads: list[int] = []
+
+    @app.route("/<int:number>")
+    async def view(number):
+        if not everybody:
+            everybody.append(asyncio.Event())
+        arrived.append(number)
+        if len(arrived) == many:
+            threads.append(sum(1 for t in os.listdir("/proc/self/task")) if os.path.exists("/proc") else 0)
+            everybody[0].set()
+        await everybody[0].wait()
+        return f"{request.path} {number}"
+
+    async def fetch(number: int) -> bytes:
+        reader, writer = await asyncio.open_connection(door.connection.host, door.connection.port)
+        writer.write(b"GET /%d HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % number)
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer
+
+    async def fetch_all() -> list[bytes]:
+        return await asyncio.wait_for(asyncio.gather(*map(fetch, range(many))), 60)
+
+    door = LiveDoor(app)
+    try:
+        answers = asyncio.run(fetch_all())
+    finally:
+        door.close()
+    for number, answer in enumerate(answers):
+        assert answer.endswith(b"\r\n\r\n/%d %d" % (number, number))
+    assert threads[0] < 20
+
+
+def test_pipelined_requests_are_answered_in_order(app):
+    @app.route("/slow")
+    async def slow():
+        await asyncio.sleep(0.05)
+        return "slow"
+
+    @app.route("/quick")
+    def quick():
+        return "quick"
+
+    door = LiveDoor(app)
+    get = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    try:
+        wire = b"".join(get % path for path in (b"quick", b"slow", b"slow", b"quick", b"quick"))
+        received = b""
+        with socket.create_connection((door.connection.host, door.connection.port), timeout=20) as sock:
+            sock.sendall(wire)
+            while received.count(b"quick") < 3:
+                received += sock.recv(65536)
+        bodies = [head.partition(b"\r\n\r\n")[2] for head in received.split(b"HTTP/1.1 200 OK")[1:]]
+        assert bodies == [b"quick", b"slow", b"slow", b"quick", b"quick"]
+    finally:
+        door.close()
+
+
+def test_a_client_that_goes_away_cancels_the_view(app):
+    begun, cancelled, torn_down = threading.Event(), threading.Event(), threading.Event()
+    shielded = threading.Event()
+
+    async def must_be_done():
+        await asyncio.sleep(0.1)
+        shielded.set()
+
+    @app.teardown_request
+    async def teardown(error):
+        if isinstance(error, asyncio.CancelledError):
+            torn_down.set()
+
+    @app.route("/")
+    async def view():
+        begun.set()
+        try:
+            await asyncio.shield(must_be_done())
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    @app.route("/next")
+    async def following():
+        return "next"
+
+    door = LiveDoor(app)
+    try:
+        sock = socket.create_connection((door.connection.host, door.connection.port), timeout=20)
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert begun.wait(10)
+        sock.close()
+        assert cancelled.wait(10)
+        assert torn_down.wait(10)
+        assert shielded.wait(10)
+        assert door.exchange("GET", "http://localhost/next", [], b"").text == "next"
+    finally:
+        door.close()
+
+
+def test_a_stop_cancels_what_its_grace_does_not_suffice_for(app):
+    begun, cancelled = threading.Event(), threading.Event()
+
+    @app.route("/")
+    async def view():
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    door = LiveDoor(app)
+    with socket.create_connection((door.connection.host, door.connection.port), timeout=20) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert begun.wait(10)
+        door.server.stop(0.1)
+        assert cancelled.wait(10)
+
+
+def test_a_view_that_never_lets_go_is_not_waited_for_by_sync_views(app):
+    begun, over = threading.Event(), threading.Event()
+
+    @app.route("/hold")
+    async def hold():
+        begun.set()
+        over.wait(20)
+        return "held"
+
+    @app.route("/plain")
+    def plain():
+        return "plain"
+
+    door = LiveDoor(app)
+    with socket.create_connection((door.connection.host, door.connection.port), timeout=20) as sock:
+        sock.sendall(b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert begun.wait(10)
+        assert door.exchange("GET", "http://localhost/plain", [], b"").text == "plain"
+        over.set()
+        assert sock.recv(65536).endswith(b"held")
+    door.close()
+
+
+def test_signals_are_sent_in_flask_s_order_around_a_coroutine_view(app, live):
+    pytest.importorskip("blinker")
+    from hipflask import signals
+
+    heard: list[str] = []
+    names = [
+        "appcontext_pushed",
+        "request_started",
+        "request_finished",
+        "request_tearing_down",
+        "appcontext_tearing_down",
+        "appcontext_popped",
+    ]
+    receivers = []
+    for name in names:
+
+        def receive(sender, _name=name, **values):
+            heard.append(_name)
+
+        receivers.append(receive)
+        getattr(signals, name).connect(receive, app)
+
+    async def receive_async(sender, **values):
+        await asyncio.sleep(0)
+        heard.append("async")
+
+    signals.request_finished.connect(receive_async, app)
+
+    @app.route("/")
+    async def view():
+        return "heard"
+
+    assert live.get("/").text == "heard"
+    heard.remove("async")
+    assert heard == names
+
+
+def test_blueprint_hooks_and_handlers_apply(app, client):
+    from hipflask import Blueprint
+
+    calls: list[str] = []
+    outer, inner = Blueprint("outer", __name__), Blueprint("inner", __name__)
+    for scope, name in ((app, "app"), (outer, "outer"), (inner, "inner")):
+
+        @scope.before_request
+        async def before(name=name):
+            calls.append(f"before {name}")
+
+        @scope.after_request
+        async def after(response, name=name):
+            calls.append(f"after {name}")
+            return response
+
+        @scope.teardown_request
+        def teardown(error, name=name):
+            calls.append(f"teardown {name}")
+
+    @inner.errorhandler(ZeroDivisionError)
+    async def handler(error):
+        return f"handled by {request.blueprint}"
+
+    @inner.route("/<int:by>")
+    async def divide(by):
+        return str(1 // by)
+
+    outer.register_blueprint(inner)
+    app.register_blueprint(outer)
+    assert client.get("/0").text == "handled by outer.inner"
+    order = ["app", "outer", "inner"]
+    assert calls == [
+        *[f"before {name}" for name in order],
+        *[f"after {name}" for name in reversed(order)],
+        *[f"teardown {name}" for name in reversed(order)],
+    ]
+
+
+def test_what_a_view_returns_becomes_a_response(app, client):
+    @app.route("/<kind>")
+    async def view(kind):
+        await asyncio.sleep(0)
+        return {
+            "pair": ("pair", 201),
+            "headers": ("headers", 202, {"X-Y": "z"}),
+            "dict": {"a": 1},
+            "response": Response("response", 203),
+            "generator": (str(i) for i in range(3)),
+            "none": None,
+        }[kind]
+
+    assert (client.get("/pair").text, client.get("/pair").status_code) == ("pair", 201)
+    assert client.get("/headers").header("X-Y") == "z"
+    assert client.get("/dict").json == {"a": 1}
+    assert client.get("/response").status_code == 203
+    assert client.get("/generator").text == "012"
+    assert client.get("/none").status_code == 500
+    assert client.open("/pair", "HEAD").text == ""
+    assert client.open("/pair", "OPTIONS").header("Allow") is not None
+    assert client.post("/pair").status_code == 405

@@ -77,14 +77,14 @@ def _eager_starter(loop: asyncio.AbstractEventLoop) -> Callable[[Any], asyncio.T
         try:
             task = asyncio.Task(coroutine, loop=loop)
         finally:
-            del loop.call_soon  # type: ignore[misc]
+            del loop.call_soon
         step, context = caught.pop()
         context.run(step)
         return task
 
     try:
         loop.call_soon = loop.call_soon  # type: ignore[method-assign]
-        del loop.call_soon  # type: ignore[misc]
+        del loop.call_soon
     except AttributeError:
         # A loop written in C takes no attributes.
         return loop.create_task
@@ -121,7 +121,10 @@ async def _dispatch(app: Flask, exchange: _core.LaterExchange, plain: bool) -> B
             await _send(app, "appcontext_pushed")
         exchange.open()
         try:
-            value = None if plain else await _preprocess(app, exchange)
+            value = None
+            if not plain:
+                await _send(app, "request_started")
+                value = await _preprocess(app, exchange)
             if value is None:
                 value = exchange.call_view()
                 if hasattr(value, "__await__"):
@@ -205,7 +208,7 @@ async def _handle_exception(app: Flask, exchange: _core.LaterExchange, error: Ex
     propagate = app.config["PROPAGATE_EXCEPTIONS"]
     if app.testing or app.debug if propagate is None else propagate:
         raise error
-    app.log_exception(exc_info)  # type: ignore[arg-type]
+    app.log_exception(exc_info)
     value: Any = InternalServerError(original_exception=error)
     handler = app._find_error_handler(value, exchange.request.blueprints)
     if handler is not None:

@@ -62,12 +62,7 @@ impl Dispatcher {
             }
             None => None,
         };
-        Ok(Self {
-            plan,
-            routing,
-            unrouted: Arc::new(RouteHistory::new(None)),
-            later: Mutex::new(None),
-        })
+        Ok(Self { plan, routing, unrouted: Arc::new(RouteHistory::new(None)), later: Mutex::new(None) })
     }
 
     /// The app.
@@ -90,9 +85,10 @@ impl Dispatcher {
     pub(crate) fn serve_no_later(&self, py: Python<'_>) -> PyResult<()> {
         let line = self.later.lock().unwrap_or_else(PoisonError::into_inner).take();
         match line {
-            Some((line, true)) => {
-                py.import(intern!(py, "hipflask.loop"))?.call_method1(intern!(py, "dismiss"), (line,)).map(drop)
-            }
+            Some((line, true)) => py
+                .import(intern!(py, "hipflask.loop"))?
+                .call_method1(intern!(py, "dismiss"), (line,))
+                .map(drop),
             _ => Ok(()),
         }
     }

@@ -178,10 +178,7 @@ impl LaterExchange {
     }
 
     /// Writes a response, in the place of one written before.
-    fn write(
-        &self,
-        run: impl FnOnce(&mut hipflask_server::Reply<'_>) -> PyResult<()>,
-    ) -> PyResult<()> {
+    fn write(&self, run: impl FnOnce(&mut hipflask_server::Reply<'_>) -> PyResult<()>) -> PyResult<()> {
         // Not locked while `run` runs Python.
         let deferred = locked(&self.deferred).take();
         let Some(mut deferred) = deferred else { return Ok(()) };
@@ -237,7 +234,8 @@ impl LaterExchange {
                 _ => None,
             };
             let view = exchange.open(found)?;
-            let view = view.map(|view| (view.kwargs.unbind(), view.endpoint.unbind(), view.automatic_options));
+            let view =
+                view.map(|view| (view.kwargs.unbind(), view.endpoint.unbind(), view.automatic_options));
             let _ = begun.view.set(view);
             Ok(())
         })

@@ -242,8 +242,12 @@ impl Hooks {
 
     /// Whether no function is registered to run before or after a view.
     pub(crate) fn has_no_functions(&self, py: Python<'_>) -> bool {
-        let tables =
-            [&self.url_value_preprocessors, &self.before_request, &self.after_request, &self.teardown_request];
+        let tables = [
+            &self.url_value_preprocessors,
+            &self.before_request,
+            &self.after_request,
+            &self.teardown_request,
+        ];
         tables.iter().all(|table| table.bind(py).is_empty()) && self.teardown_appcontext.bind(py).is_empty()
     }
 

@@ -41,7 +41,10 @@ impl Deferred {
     /// # Errors
     ///
     /// That of `write`; then nothing is written.
-    pub fn write<T, E>(&mut self, write: impl FnOnce(&mut Reply<'_>) -> Result<T, E>) -> Result<Option<T>, E> {
+    pub fn write<T, E>(
+        &mut self,
+        write: impl FnOnce(&mut Reply<'_>) -> Result<T, E>,
+    ) -> Result<Option<T>, E> {
         let mut write = Some(write);
         let mut result = None;
         if let Some(owed) = &mut self.owed {

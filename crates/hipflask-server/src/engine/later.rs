@@ -55,8 +55,7 @@ impl<H: Handler> Debt<H> {
         let spare = &self.engine.standing;
         // Not locked while `write` runs, which may wait for the interpreter.
         let kept = spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut standing =
-            kept.unwrap_or_else(|| Standing::new(self.engine.config.server_name.as_deref()));
+        let mut standing = kept.unwrap_or_else(|| Standing::new(self.engine.config.server_name.as_deref()));
         standing.refresh();
         self.conn.out.truncate(self.begin);
         let out = &mut self.conn.out;
@@ -94,6 +93,8 @@ impl<H: Handler> Owed for Debt<H> {
             Some(answer) => engine.apply(&mut conn, answer, begin),
             None => conn.broken = true,
         }
+        // A stop that came meanwhile waits for no further request of this client.
+        conn.closing |= engine.is_stopping() && conn.unread().is_empty();
         engine.hand_in(conn);
     }
 }
