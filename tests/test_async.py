@@ -553,3 +553,18 @@ def test_what_a_view_returns_becomes_a_response(app, client):
     assert client.open("/pair", "HEAD").text == ""
     assert client.open("/pair", "OPTIONS").header("Allow") is not None
     assert client.post("/pair").status_code == 405
+
+
+def test_a_body_that_is_still_arriving_does_not_hold_up_the_loop(app, live):
+    names: list[str] = []
+
+    @app.post("/")
+    async def view():
+        names.append(threading.current_thread().name)
+        await asyncio.sleep(0)
+        return str(len(request.get_data()))
+
+    for size in (1 << 20, 17 << 20, 1):
+        assert live.post("/", data=b"x" * size).text == str(size)
+    assert names[0] == names[2] == "hipflask-loop"
+    assert names[1] != "hipflask-loop"

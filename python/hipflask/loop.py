@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from threading import Lock, Thread, get_ident
 
+from . import _core
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
@@ -23,12 +25,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._core import LaterLine
+    from .later import Exchanges
 
 # How long the end of the process waits for tasks that have been cancelled.
 _LAST_SECONDS = 2.0
 
 # The thread that is inside of `collecting`, if any: only ever the loop's.
 _collector: int | None = None
+
+# What the loop serves. Touched by its thread alone.
+_exchanges: dict[LaterLine, Exchanges] = {}
 
 _lock = Lock()
 _shared: Loop | None = None
@@ -49,9 +55,26 @@ def to_sync(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., 
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        if _core.body_is_arriving():
+            # To read it is to wait for the client, which the shared loop must not.
+            return _run_here(function, args, kwargs)
         return shared().run(function, args, kwargs)
 
     return run
+
+
+def _run_here(
+    function: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run a coroutine function in a loop of its own, on this thread."""
+    import asyncio
+
+    ends: list[Context] = []
+    try:
+        return asyncio.run(_within(sys.exc_info()[1], function, args, kwargs, ends))
+    finally:
+        if ends:
+            _adopt(ends[0])
 
 
 def attend(line: LaterLine) -> None:
@@ -61,7 +84,8 @@ def attend(line: LaterLine) -> None:
     def begin() -> None:
         from .later import Exchanges
 
-        loop.add_reader(line.fileno(), Exchanges(loop, line).take)
+        exchanges = _exchanges[line] = Exchanges(loop, line)
+        loop.add_reader(line.fileno(), exchanges.take)
 
     loop.call_soon_threadsafe(begin)
 
@@ -69,8 +93,16 @@ def attend(line: LaterLine) -> None:
 def dismiss(line: LaterLine) -> None:
     """Undo `attend`: the server has ended."""
     loop = shared().loop
+
+    def end() -> None:
+        loop.remove_reader(line.fileno())
+        # What the engine said last: which requests it no longer waits for.
+        exchanges = _exchanges.pop(line, None)
+        if exchanges is not None:
+            exchanges.take()
+
     if not loop.is_closed():
-        loop.call_soon_threadsafe(lambda: loop.remove_reader(line.fileno()))
+        loop.call_soon_threadsafe(end)
 
 
 @contextmanager
@@ -156,6 +188,7 @@ class Loop:
         import asyncio
 
         asyncio.set_event_loop(self.loop)
+        _core.begin_loop_thread()
         try:
             self.loop.run_forever()
         finally:

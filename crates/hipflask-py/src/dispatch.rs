@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hipflask_http::RequestHead;
-use hipflask_server::{Reply, Request, RouteHistory, Routed};
+use hipflask_server::{Body, Reply, Request, RouteHistory, Routed};
 use pyo3::exceptions::{PyException, PyKeyError};
 use pyo3::ffi;
 use pyo3::intern;
@@ -149,6 +149,7 @@ impl Dispatcher {
     /// Answers a request. Whatever fails inside is logged and answered with a 500.
     pub(crate) fn call(&self, py: Python<'_>, request: Request<Ticket>, reply: &mut Reply<'_>) {
         let Request { head, body, ticket, conn } = request;
+        serve::note_body(matches!(body, Body::Stream(_)));
         let engine = EngineRequest { head, body, conn };
         let answered = match (&self.plan.hooks, ticket) {
             (Some(hooks), Ticket::Found(found)) => self.fast(py, hooks, engine, Some(&found), reply),

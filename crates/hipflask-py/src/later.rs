@@ -4,6 +4,7 @@
 //! which `hipflask.loop` takes through the order of hooks, view and teardown, awaiting what is to be awaited. What
 //! can be done without awaiting is done by the same code as for sync views (see [`dispatch`](crate::dispatch)).
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -21,6 +22,21 @@ use crate::dispatch::{Dispatcher, Exchange, Ticket, View};
 use crate::plan::Hooks;
 use crate::request::{self, EngineRequest, RequestBase};
 use crate::serve;
+
+thread_local! {
+    static IS_LOOP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the current thread is the one of the process's event loop, which must not wait for a client.
+pub(crate) fn is_loop_thread() -> bool {
+    IS_LOOP.get()
+}
+
+/// Tell that the calling thread is the one of the process's event loop.
+#[pyfunction]
+fn begin_loop_thread() {
+    IS_LOOP.set(true);
+}
 
 /// What waits for the loop.
 enum Waiting {
@@ -311,5 +327,6 @@ impl LaterExchange {
 /// Adds this file's names to `hipflask._core`.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<LaterLine>()?;
-    module.add_class::<LaterExchange>()
+    module.add_class::<LaterExchange>()?;
+    module.add_function(wrap_pyfunction!(begin_loop_thread, module)?)
 }

@@ -32,6 +32,21 @@ thread_local! {
     static IS_SERVING: Cell<bool> = const { Cell::new(false) };
 }
 
+thread_local! {
+    static BODY_IS_ARRIVING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Notes whether the body of the request that this thread answers is still arriving.
+pub(crate) fn note_body(is_arriving: bool) {
+    BODY_IS_ARRIVING.set(is_arriving);
+}
+
+/// Whether the body of the request that the current thread answers was still arriving when it was called.
+#[pyfunction]
+fn body_is_arriving() -> bool {
+    BODY_IS_ARRIVING.get()
+}
+
 /// Whether the current thread is one of the engine's.
 #[pyfunction]
 fn on_serving_thread() -> bool {
@@ -365,5 +380,6 @@ fn parse_bind(text: &str) -> PyResult<Vec<server::Bind>> {
 /// Adds this file's names to `hipflask._core`.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyServer>()?;
+    module.add_function(wrap_pyfunction!(body_is_arriving, module)?)?;
     module.add_function(wrap_pyfunction!(on_serving_thread, module)?)
 }
