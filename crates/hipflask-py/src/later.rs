@@ -143,6 +143,9 @@ impl LaterLine {
     }
 }
 
+/// What was matched: the view's arguments, the endpoint, and whether OPTIONS is answered for the view.
+type Found = (Py<PyDict>, Py<PyString>, bool);
+
 /// What is known of an exchange once its context is bound.
 struct Begun {
     request: Py<RequestBase>,
@@ -151,7 +154,7 @@ struct Begun {
     is_options: bool,
     is_heard: bool,
     has_session_cookie: bool,
-    view: OnceLock<Option<(Py<PyDict>, Py<PyString>, bool)>>,
+    view: OnceLock<Option<Found>>,
 }
 
 /// One request on the event loop.
