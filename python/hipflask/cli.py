@@ -514,13 +514,21 @@ class FlaskGroup(AppGroup):
                 self.add_command(command)
         self._loaded_plugin_commands = False
 
-    def _load_plugin_commands(self) -> None:
+    def _load_plugin_commands(self, name: str | None = None) -> None:
+        """Load the commands of plugins; given a name, only if one of them has it.
+
+        Loading a plugin imports its extension, and so Flask or what stands for it: that must not happen before the
+        options behind a built-in command's name have been read.
+        """
         if self._loaded_plugin_commands:
             return
         if _may_have_plugins():
             from importlib.metadata import entry_points
 
-            for entry_point in entry_points(group="flask.commands"):
+            found = entry_points(group="flask.commands")
+            if name is not None and all(entry_point.name != name for entry_point in found):
+                return
+            for entry_point in found:
                 self.add_command(entry_point.load(), entry_point.name)
         self._loaded_plugin_commands = True
 
@@ -530,7 +538,7 @@ class FlaskGroup(AppGroup):
         The first two work without an application, or with one that fails to load. A plugin's replaces a
         built-in one.
         """
-        self._load_plugin_commands()
+        self._load_plugin_commands(name)
         command = super().get_command(ctx, name)
         if command is not None and command not in (check_command, config_command):
             return command
