@@ -517,8 +517,8 @@ class FlaskGroup(AppGroup):
     def _load_plugin_commands(self, name: str | None = None) -> None:
         """Load the commands of plugins; given a name, only if one of them has it.
 
-        Loading a plugin imports its extension, and so Flask or what stands for it: that must not happen before
-        the options behind a built-in command's name have been read.
+        Loading a plugin imports its extension, and so Flask or what stands for it. That must not happen
+        before the options behind a built-in command's name have been read.
         """
         if self._loaded_plugin_commands:
             return
