@@ -342,7 +342,7 @@ def main() -> None:
                     print(f"{workload:28} {server_name:30} {runs[0].get('error')}")
         print(json.dumps({key: results[key] for key in ("mixes", "memory", "first_answer_ms")}, indent=1))
         return
-    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (HERE / "results.json").write_text(json.dumps(results) + "\n")
     write_report(results)
 
 

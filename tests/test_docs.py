@@ -187,8 +187,6 @@ def test_a_page_shows_what_happens(path):
 
 
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
-#: Made by `make bench`.
-GENERATED = {"benches/results.svg", "benches/RESULTS.md", "docs/cli.md", "docs/development.md"}
 
 
 def heading_anchors(text: str) -> set[str]:
@@ -210,8 +208,7 @@ def test_links_lead_somewhere():
                 continue
             there = (path.parent / target).resolve()
             if not there.exists():
-                if str(there.relative_to(ROOT)) not in GENERATED:
-                    dead.append(f"{path.relative_to(ROOT)}: {target}")
+                dead.append(f"{path.relative_to(ROOT)}: {target}")
             elif anchor and anchor[1:] not in heading_anchors(there.read_text()):
                 dead.append(f"{path.relative_to(ROOT)}: {target}{anchor}")
     assert dead == []

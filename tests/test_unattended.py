@@ -25,7 +25,6 @@ def live(request, app, tmp_path):
 def test_the_answer_is_the_same_without_the_app(app, live, path, method, status):
     alone = live.open(path, method)
     live.close()
-    app.config["TESTING"] = app.config["TESTING"]
     # With a hook the app answers itself, in the same lane.
     client = Client(app, type(live._door))
     app._got_first_request = False

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDelta, PyDeltaAccess, PyDict, PyInt, PyList, PyString, PyType};
 
 use crate::json::Options;
+use crate::plan::loaded_module;
 use crate::request::RequestBase;
 use crate::session::{self, Keys, Opened};
 
@@ -199,11 +199,7 @@ impl CookieSessions {
         if !interface.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?.is_empty() {
             return Ok(false);
         }
-        static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-        let modules = MODULES.get_or_try_init(py, || {
-            PyResult::Ok(py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?.unbind())
-        })?;
-        if modules.bind(py).get_item(intern!(py, "hipflask.json.tag"))?.is_none() {
+        if loaded_module(py, intern!(py, "hipflask.json.tag"))?.is_none() {
             return Ok(true);
         }
         // Whoever has loaded the tags may have registered one more with the shared serializer.

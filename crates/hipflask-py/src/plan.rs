@@ -132,16 +132,10 @@ impl Signals {
     }
 
     fn all(&self, py: Python<'_>) -> PyResult<Option<&Found>> {
-        static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
         if let Some(all) = self.0.get(py) {
             return Ok(Some(all));
         }
-        let modules = MODULES.get_or_try_init(py, || {
-            PyResult::Ok(py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?.unbind())
-        })?;
-        let Some(module) = modules.bind(py).get_item(intern!(py, "hipflask.signals"))? else {
-            return Ok(None);
-        };
+        let Some(module) = loaded_module(py, intern!(py, "hipflask.signals"))? else { return Ok(None) };
         let mut found = Vec::with_capacity(Signal::COUNT);
         for name in Signal::NAMES {
             // A module that is still being imported has not all of them yet.
@@ -152,6 +146,18 @@ impl Signals {
         let Ok(found) = <[_; Signal::COUNT]>::try_from(found) else { return Ok(None) };
         Ok(Some(self.0.get_or_init(py, || found)))
     }
+}
+
+/// A module, if somebody has imported it.
+pub(crate) fn loaded_module<'py>(
+    py: Python<'py>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    let modules = MODULES.get_or_try_init(py, || {
+        PyResult::Ok(py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?.unbind())
+    })?;
+    modules.bind(py).get_item(name)
 }
 
 impl Plan {
