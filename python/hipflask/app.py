@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import partial
 from types import FunctionType, MethodType
 
-from . import signals
+from . import _core, signals
 from ._core import UrlFor, add_template_names, bind_environ, quick_url_for
 from ._lazy import imported
 from .blueprints import _open_resource, _send_static_file
@@ -474,7 +474,18 @@ class Flask(App):
         return self.async_to_sync(func) if _is_coroutine_function(func) else func
 
     def async_to_sync(self, func: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
-        """Return a function that runs a coroutine function to its end. Override it to use another loop."""
+        """Return a function that runs a coroutine function to its end. Override it to use another loop.
+
+        On the threads of Hipflask's server that is the one loop of the process. Elsewhere, as on other WSGI
+        servers and in the test client, it is a loop of its own for each call.
+        """
+        if _core.on_serving_thread():
+            from .loop import to_sync
+
+            return to_sync(func)
+        loop = sys.modules.get("hipflask.loop")
+        if loop is not None and loop.is_collecting_here():
+            return func
         try:
             from asgiref.sync import async_to_sync
         except ImportError:

@@ -103,29 +103,31 @@ fn whole(
 }
 
 /// What is left to do with a response object once the request's context is gone.
-pub(crate) enum Rest<'py> {
+pub(crate) enum Rest {
     /// Close it, or its body.
-    Close(Bound<'py, PyAny>),
+    Close(Py<PyAny>),
     /// Take the pieces that its class makes.
     Pieces(Begun),
 }
 
-impl Rest<'_> {
+impl Rest {
     pub(crate) fn finish(self, py: Python<'_>, reply: &mut Reply<'_>) -> PyResult<()> {
         match self {
-            Self::Close(closed) => {
-                let close = closed.getattr_opt(intern!(py, "close"))?;
-                // A WSGI server has sent everything by then.
-                if let Some(close) = close
-                    && let Err(error) = close.call0()
-                {
-                    serve::log_error(py, &error, "while a response was being closed");
-                }
-                Ok(())
-            }
+            Self::Close(closed) => close(closed.bind(py)),
             Self::Pieces(begun) => begun.write(py, reply),
         }
     }
+}
+
+/// Closes a response, or its body. What goes wrong is logged: a WSGI server has sent everything by then.
+pub(crate) fn close(closed: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = closed.py();
+    if let Some(close) = closed.getattr_opt(intern!(py, "close"))?
+        && let Err(error) = close.call0()
+    {
+        serve::log_error(py, &error, "while a response was being closed");
+    }
+    Ok(())
 }
 
 /// Writes a response object: natively, or through its WSGI side if its class changed that.
@@ -135,7 +137,7 @@ pub(crate) fn response<'py>(
     response: &Bound<'py, PyAny>,
     request: &Bound<'py, RequestBase>,
     reply: &mut Reply<'_>,
-) -> PyResult<Option<Rest<'py>>> {
+) -> PyResult<Option<Rest>> {
     let py = response.py();
     let environ = || request.getattr(intern!(py, "environ"));
     let base = match response.cast::<ResponseBase>() {
@@ -177,7 +179,7 @@ pub(crate) fn response<'py>(
             return Ok(None);
         }
     }
-    Ok(Some(Rest::Close(closed)))
+    Ok(Some(Rest::Close(closed.unbind())))
 }
 
 /// The answer to what nobody handled; says nothing about what happened.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hipflask_server::{Body, BodyError, BodyStream};
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyConnectionError, PyValueError};
+use pyo3::exceptions::{PyConnectionError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyList};
@@ -137,6 +137,13 @@ impl InputStream {
             && ready(&left)
         {
             return self.cut(py, left, most, line, allowed);
+        }
+        if crate::later::is_loop_thread() {
+            // A slow client would hold up everybody's coroutines.
+            return Err(PyRuntimeError::new_err(
+                "The request's body is still arriving, and waiting for it would block the event loop: read it in a \
+                 thread, for example with 'await asyncio.to_thread(request.get_data)'.",
+            ));
         }
         py.detach(|| {
             let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,10 +5,10 @@
 //! response, a replaced method) is done by the methods of `hipflask.app.Flask` in Python.
 
 use std::cell::OnceCell;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hipflask_http::RequestHead;
-use hipflask_server::{Reply, Request, RouteHistory, Routed};
+use hipflask_server::{Body, Reply, Request, RouteHistory, Routed};
 use pyo3::exceptions::{PyException, PyKeyError};
 use pyo3::ffi;
 use pyo3::intern;
@@ -19,6 +19,7 @@ use crate::answer::{self, Rest};
 use crate::context::{self, Frame};
 use crate::cookie_session::Saving;
 use crate::json;
+use crate::later::LaterLine;
 use crate::plan::{Hooks, Plan, Signal};
 use crate::request::{self, EngineRequest, RequestBase};
 use crate::router::MapBase;
@@ -40,6 +41,8 @@ pub(crate) struct Dispatcher {
     routing: Option<Routing>,
     /// Run times of what has no rule of its own: routing errors, and the full lane as a whole.
     unrouted: Arc<RouteHistory>,
+    /// Given to the event loop as soon as a view needs it; whether it has been.
+    later: Mutex<Option<(Py<LaterLine>, bool)>>,
 }
 
 /// The rules of an app in the fast lane.
@@ -59,7 +62,58 @@ impl Dispatcher {
             }
             None => None,
         };
-        Ok(Self { plan, routing, unrouted: Arc::new(RouteHistory::new(None)) })
+        Ok(Self { plan, routing, unrouted: Arc::new(RouteHistory::new(None)), later: Mutex::new(None) })
+    }
+
+    /// The app.
+    pub(crate) fn app(&self) -> &Py<PyAny> {
+        &self.plan.app
+    }
+
+    /// The app's tables, in the fast lane.
+    pub(crate) fn hooks(&self) -> Option<&Hooks> {
+        self.plan.hooks.as_ref()
+    }
+
+    /// Says where requests of coroutine views wait, for the event loop to take them.
+    pub(crate) fn serve_later(&self, py: Python<'_>, line: Py<LaterLine>) -> PyResult<()> {
+        *self.later.lock().unwrap_or_else(PoisonError::into_inner) = Some((line, false));
+        self.attend(py)
+    }
+
+    /// Takes the event loop's side back: the server has ended.
+    pub(crate) fn serve_no_later(&self, py: Python<'_>) -> PyResult<()> {
+        let line = self.later.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match line {
+            Some((line, true)) => py
+                .import(intern!(py, "hipflask.loop"))?
+                .call_method1(intern!(py, "dismiss"), (line,))
+                .map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings the event loop in if a view needs it and it has not been told.
+    fn attend(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.routing.as_ref().is_some_and(|routing| routing.current().has_later) {
+            return Ok(());
+        }
+        let line = match &mut *self.later.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((line, attended)) if !*attended => {
+                *attended = true;
+                line.clone_ref(py)
+            }
+            _ => return Ok(()),
+        };
+        py.import(intern!(py, "hipflask.loop"))?.call_method1(intern!(py, "attend"), (line,)).map(drop)
+    }
+
+    /// Looks again what may be answered without the app, after a request.
+    pub(crate) fn look_again(&self, py: Python<'_>) -> PyResult<()> {
+        match (&self.routing, &self.plan.hooks) {
+            (Some(routing), Some(hooks)) => routing.current().unattended.refresh(py, hooks),
+            _ => Ok(()),
+        }
     }
 
     /// Finds the rule for a request, without the interpreter.
@@ -95,6 +149,7 @@ impl Dispatcher {
     /// Answers a request. Whatever fails inside is logged and answered with a 500.
     pub(crate) fn call(&self, py: Python<'_>, request: Request<Ticket>, reply: &mut Reply<'_>) {
         let Request { head, body, ticket, conn } = request;
+        serve::note_body(matches!(body, Body::Stream(_)));
         let engine = EngineRequest { head, body, conn };
         let answered = match (&self.plan.hooks, ticket) {
             (Some(hooks), Ticket::Found(found)) => self.fast(py, hooks, engine, Some(&found), reply),
@@ -174,6 +229,7 @@ impl Dispatcher {
                 std::mem::replace(&mut *routes, fresh)
             };
             drop(old);
+            self.attend(py)?;
         }
         Ok(())
     }
@@ -186,9 +242,9 @@ impl Routing {
 }
 
 /// How a request went wrong.
-enum Failure<'py> {
+enum Failure {
     /// An error that `handle_exception` turned into a response; teardown functions get to know it.
-    Handled(PyErr, Option<Rest<'py>>),
+    Handled(PyErr, Option<Rest>),
     /// One that nobody handled: the server answers.
     Unhandled(PyErr),
     /// The response cannot be sent: the server answers. Flask has no hand in this, so that nobody is told.
@@ -196,15 +252,15 @@ enum Failure<'py> {
 }
 
 /// What a request matched.
-struct View<'py> {
-    kwargs: Bound<'py, PyDict>,
-    endpoint: Bound<'py, PyString>,
+pub(crate) struct View<'py> {
+    pub(crate) kwargs: Bound<'py, PyDict>,
+    pub(crate) endpoint: Bound<'py, PyString>,
     /// Whether OPTIONS is answered for the view.
-    automatic_options: bool,
+    pub(crate) automatic_options: bool,
 }
 
 /// One request in the fast lane, its context pushed.
-struct Exchange<'a, 'py> {
+pub(crate) struct Exchange<'a, 'py> {
     py: Python<'py>,
     app: &'a Bound<'py, PyAny>,
     hooks: &'a Hooks,
@@ -219,9 +275,27 @@ struct Exchange<'a, 'py> {
     blueprints: OnceCell<Vec<Bound<'py, PyString>>>,
 }
 
-impl<'py> Exchange<'_, 'py> {
+impl<'a, 'py> Exchange<'a, 'py> {
+    /// A request whose context is bound already. The flags: it is an OPTIONS request, somebody listens to signals, it
+    /// has the session's cookie.
+    pub(crate) fn new(
+        py: Python<'py>,
+        app: &'a Bound<'py, PyAny>,
+        hooks: &'a Hooks,
+        (request, frame): (Bound<'py, RequestBase>, Bound<'py, Frame>),
+        (is_options, is_heard, has_session_cookie): (bool, bool, bool),
+    ) -> Self {
+        let blueprints = OnceCell::new();
+        Self { py, app, hooks, request, frame, is_options, is_heard, has_session_cookie, blueprints }
+    }
+
+    /// The request.
+    pub(crate) fn request(&self) -> &Bound<'py, RequestBase> {
+        &self.request
+    }
+
     /// `Flask.wsgi_app`, between push and pop.
-    fn run(&self, found: Option<&Matched>, reply: &mut Reply<'_>) -> Result<Option<Rest<'py>>, Failure<'py>> {
+    fn run(&self, found: Option<&Matched>, reply: &mut Reply<'_>) -> Result<Option<Rest>, Failure> {
         let error = match self.begin(found).and_then(|view| self.full_dispatch(view.as_ref(), reply)) {
             Ok(None) => return Ok(None),
             Ok(Some(response)) => {
@@ -245,6 +319,11 @@ impl<'py> Exchange<'_, 'py> {
         if self.frame.get().owns_app_context() {
             self.send(Signal::AppcontextPushed, None)?;
         }
+        self.open(found)
+    }
+
+    /// Opens the session, if it has to be open, and matches.
+    pub(crate) fn open(&self, found: Option<&Matched>) -> PyResult<Option<View<'py>>> {
         if self.hooks.cookie_sessions.is_none() {
             self.frame.get().open_session(self.py)?;
         }
@@ -370,6 +449,19 @@ impl<'py> Exchange<'_, 'py> {
 
     /// `Flask.dispatch_request`.
     fn call_view(&self, view: Option<&View<'py>>) -> PyResult<Bound<'py, PyAny>> {
+        self.call_view_as(view, |function| self.hooks.ensured.sync(self.app, &function))
+    }
+
+    /// As [`Self::call_view`], but a coroutine function gives its coroutine.
+    pub(crate) fn call_bare_view(&self, view: Option<&View<'py>>) -> PyResult<Bound<'py, PyAny>> {
+        self.call_view_as(view, Ok)
+    }
+
+    fn call_view_as(
+        &self,
+        view: Option<&View<'py>>,
+        dress: impl FnOnce(Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py;
         let Some(view) = view else {
             return self.app.call_method0(intern!(py, "dispatch_request"));
@@ -381,12 +473,12 @@ impl<'py> Exchange<'_, 'py> {
         let Some(function) = functions.get_item(&view.endpoint)? else {
             return Err(PyKeyError::new_err(view.endpoint.clone().unbind()));
         };
-        let function = self.hooks.ensured.sync(self.app, &function)?;
+        let function = dress(function)?;
         if view.kwargs.is_empty() { function.call0() } else { function.call((), Some(&view.kwargs)) }
     }
 
     /// `Flask.finalize_request`: writes what a view returned, or gives a response object if somebody wants one.
-    fn finalize(
+    pub(crate) fn finalize(
         &self,
         value: &Bound<'py, PyAny>,
         reply: &mut Reply<'_>,
@@ -460,18 +552,25 @@ impl<'py> Exchange<'_, 'py> {
                 }
             }
         }
+        self.save_session(&response)?;
+        Ok(response)
+    }
+
+    /// Saves the session in a response, if there is one to save.
+    pub(crate) fn save_session(&self, response: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = self.py;
         if self.has_session()? {
             let session = self.frame.get().open_session(py)?;
             let interface = self.app.getattr(intern!(py, "session_interface"))?;
             if !interface.call_method1(intern!(py, "is_null_session"), (&session,))?.is_truthy()? {
-                interface.call_method1(intern!(py, "save_session"), (self.app, &session, &response))?;
+                interface.call_method1(intern!(py, "save_session"), (self.app, &session, response))?;
             }
         }
-        Ok(response)
+        Ok(())
     }
 
     /// `RequestContext.pop`, less the unbinding: teardown functions, signals, open files.
-    fn finish(&self, ran: &Result<Option<Rest<'py>>, Failure<'py>>) -> PyResult<()> {
+    fn finish(&self, ran: &Result<Option<Rest>, Failure>) -> PyResult<()> {
         let py = self.py;
         let error = match ran {
             Ok(_) | Err(Failure::Unwritable(_)) => None,

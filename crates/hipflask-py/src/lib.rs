@@ -11,6 +11,7 @@ mod fields;
 mod form;
 mod headers;
 mod json;
+mod later;
 mod local;
 mod multidict;
 mod plan;
@@ -39,6 +40,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     form::register(module)?;
     headers::register(module)?;
     json::register(module)?;
+    later::register(module)?;
     local::register(module)?;
     multidict::register(module)?;
     plan::register(module)?;

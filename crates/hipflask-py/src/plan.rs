@@ -73,6 +73,8 @@ pub(crate) struct Hooks {
     pub(crate) cookie_sessions: Option<Arc<CookieSessions>>,
     pub(crate) signals: Signals,
     pub(crate) ensured: Ensured,
+    /// Whether coroutine views run on the process's event loop; not if the app runs coroutines in a way of its own.
+    pub(crate) has_later: bool,
     json: OnceLock<StockJson>,
 }
 
@@ -216,6 +218,8 @@ impl Hooks {
         let response_class = app.getattr(intern!(py, "response_class"))?.cast_into::<PyType>()?;
         let stock_response = py.import(intern!(py, "hipflask.wrappers"))?.getattr(intern!(py, "Response"))?;
         let interface = app.getattr(intern!(py, "session_interface"))?;
+        let flask = py.import(intern!(py, "hipflask.app"))?.getattr(intern!(py, "Flask"))?;
+        let own = app.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
         Ok(Self {
             request_class: app.getattr(intern!(py, "request_class"))?.cast_into::<PyType>()?.unbind(),
             view_functions: dict(intern!(py, "view_functions"))?,
@@ -233,8 +237,24 @@ impl Hooks {
             cookie_sessions: CookieSessions::of(&interface)?.map(Arc::new),
             signals: Signals(PyOnceLock::new()),
             ensured: Ensured::default(),
+            has_later: !own.contains(intern!(py, "async_to_sync"))?
+                && app
+                    .get_type()
+                    .getattr(intern!(py, "async_to_sync"))?
+                    .is(flask.getattr(intern!(py, "async_to_sync"))?),
             json: OnceLock::new(),
         })
+    }
+
+    /// Whether no function is registered to run before or after a view.
+    pub(crate) fn has_no_functions(&self, py: Python<'_>) -> bool {
+        let tables = [
+            &self.url_value_preprocessors,
+            &self.before_request,
+            &self.after_request,
+            &self.teardown_request,
+        ];
+        tables.iter().all(|table| table.bind(py).is_empty()) && self.teardown_appcontext.bind(py).is_empty()
     }
 
     /// How this app writes a JSON response; `None` if its provider does so in a way of its own.

@@ -39,6 +39,8 @@ pub(crate) struct Routes {
     /// Whether the app may be left out of an answer.
     pub(crate) unattended: Unattended,
     rules: Vec<Known>,
+    /// Whether any view runs on the event loop.
+    pub(crate) has_later: bool,
     /// The subdomain that every request is taken to be for.
     domain: String,
 }
@@ -84,6 +86,9 @@ impl Routes {
         let generation = map.get().generation().unwrap_or(u64::MAX);
         let views = app.getattr(intern!(py, "view_functions"))?.cast_into::<PyDict>()?;
         let mut types = None;
+        let mut has_later = false;
+        let is_coroutine =
+            py.import(intern!(py, "hipflask.app"))?.getattr(intern!(py, "_is_coroutine_function"))?;
         let rules = (0..snapshot.len())
             .map(|rule| {
                 let automatic_options = match snapshot.rule(rule) {
@@ -97,15 +102,22 @@ impl Routes {
                 };
                 let view =
                     snapshot.endpoint(rule).map(|endpoint| views.get_item(endpoint)).transpose()?.flatten();
-                let files = match view {
-                    Some(view) => static_root(app, &view, &mut types)?,
+                let files = match &view {
+                    Some(view) => static_root(app, view, &mut types)?,
                     None => None,
                 };
-                Ok(Known { history: Arc::new(RouteHistory::new(None)), automatic_options, files })
+                let is_later = match view {
+                    Some(view) if hooks.has_later => is_coroutine.call1((view,))?.is_truthy()?,
+                    _ => false,
+                };
+                has_later |= is_later;
+                let history = if is_later { RouteHistory::later() } else { RouteHistory::new(None) };
+                Ok(Known { history: Arc::new(history), automatic_options, files })
             })
             .collect::<PyResult<_>>()?;
         let unattended = Unattended::of(app, hooks)?;
-        Ok(Self { changes, generation, snapshot, unattended, rules, domain: domain.unwrap_or_default() })
+        let domain = domain.unwrap_or_default();
+        Ok(Self { changes, generation, snapshot, unattended, rules, has_later, domain })
     }
 
     /// Whether this is how the map and the app are now. Works detached.

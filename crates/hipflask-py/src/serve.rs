@@ -3,6 +3,7 @@
 //! Serving threads are the engine's; each keeps one interpreter thread state for its whole life. Python's main thread
 //! only starts and stops the server (see `hipflask/serving.py`).
 
+use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -11,13 +12,14 @@ use std::time::Duration;
 
 use hipflask_http::RequestHead;
 use hipflask_server as server;
-use hipflask_server::{Answered, ConnInfo, Handler, Notice, Refusal, Reply, Request, Routed};
+use hipflask_server::{Answered, ConnInfo, Deferred, Handler, Notice, Refusal, Reply, Request, Routed};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::dispatch::{Dispatcher, Ticket};
+use crate::later::{LaterLine, Line};
 
 /// An interpreter thread state that belongs to one serving thread.
 pub(crate) struct Thread {
@@ -26,9 +28,36 @@ pub(crate) struct Thread {
     state: *mut ffi::PyThreadState,
 }
 
+thread_local! {
+    static IS_SERVING: Cell<bool> = const { Cell::new(false) };
+}
+
+thread_local! {
+    static BODY_IS_ARRIVING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Notes whether the body of the request that this thread answers is still arriving.
+pub(crate) fn note_body(is_arriving: bool) {
+    BODY_IS_ARRIVING.set(is_arriving);
+}
+
+/// Whether the body of the request that the current thread answers was still arriving when it was called.
+#[pyfunction]
+fn body_is_arriving() -> bool {
+    BODY_IS_ARRIVING.get()
+}
+
+/// Whether the current thread is one of the engine's.
+#[pyfunction]
+fn on_serving_thread() -> bool {
+    IS_SERVING.get()
+}
+
 /// The application, as the engine sees it.
 struct Application {
-    dispatcher: Dispatcher,
+    dispatcher: Arc<Dispatcher>,
+    /// Requests on their way to the event loop.
+    line: Arc<Line>,
     access_log: Option<Mutex<AccessLog>>,
 }
 
@@ -37,6 +66,7 @@ impl Handler for Application {
     type Thread = Thread;
 
     fn start_thread(&self) -> Thread {
+        IS_SERVING.set(true);
         // SAFETY: the interpreter is alive: `Server` joins every serving thread before it lets go of it. After this
         // pair the thread has a thread state of its own and is detached.
         unsafe {
@@ -70,6 +100,14 @@ impl Handler for Application {
     fn call(&self, _thread: &mut Thread, request: Request<Ticket>, reply: &mut Reply<'_>) {
         // The engine has attached this thread already, so this only tells PyO3.
         Python::attach(|py| self.dispatcher.call(py, request, reply));
+    }
+
+    fn defer(&self, request: Request<Ticket>, deferred: Deferred) {
+        self.line.request(request, deferred);
+    }
+
+    fn gone(&self, token: u64) {
+        self.line.gone(token);
     }
 
     fn refused(&self, refusal: &Refusal, conn: &ConnInfo) {
@@ -225,11 +263,12 @@ impl PyServer {
             config.threads = threads;
         }
         let bound = server::Server::bind(config).map_err(os_error)?;
-        let dispatcher = Dispatcher::new(app)?;
+        let dispatcher = Arc::new(Dispatcher::new(app)?);
+        let line = Arc::new(Line::new()?);
         let access_log = access_log.then(|| Mutex::new(AccessLog::new()));
         Ok(Self {
             addresses: bound.local_addrs().iter().map(ToString::to_string).collect(),
-            application: Arc::new(Application { dispatcher, access_log }),
+            application: Arc::new(Application { dispatcher, line, access_log }),
             bound: Mutex::new(Some(bound)),
             running: Mutex::new(None),
         })
@@ -248,6 +287,8 @@ impl PyServer {
             .ok_or_else(|| PyRuntimeError::new_err("the server was started already"))?;
         shorten_switch_interval(py)?;
         let application = Arc::clone(&self.application);
+        let (dispatcher, line) = (Arc::clone(&application.dispatcher), Arc::clone(&application.line));
+        application.dispatcher.serve_later(py, Py::new(py, LaterLine::new(dispatcher, line))?)?;
         let running = py.detach(move || bound.run(application))?;
         *locked(&self.running) = Some(running);
         Ok(())
@@ -271,7 +312,7 @@ impl PyServer {
         let (grace, wait) = (seconds(grace)?, wait.map(seconds).transpose()?);
         locked(&self.bound).take();
         let running = locked(&self.running).clone();
-        Ok(running.is_none_or(|running| {
+        let ended = running.is_none_or(|running| {
             py.detach(|| {
                 running.stop(Some(grace));
                 match wait {
@@ -282,7 +323,9 @@ impl PyServer {
                 }
                 !running.has_threads()
             })
-        }))
+        });
+        self.application.dispatcher.serve_no_later(py)?;
+        Ok(ended)
     }
 }
 
@@ -336,5 +379,7 @@ fn parse_bind(text: &str) -> PyResult<Vec<server::Bind>> {
 
 /// Adds this file's names to `hipflask._core`.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<PyServer>()
+    module.add_class::<PyServer>()?;
+    module.add_function(wrap_pyfunction!(body_is_arriving, module)?)?;
+    module.add_function(wrap_pyfunction!(on_serving_thread, module)?)
 }

@@ -14,6 +14,8 @@ use crate::sys::Socket;
 
 /// How much is read from the socket at once.
 const PIECE: usize = 64 * 1024;
+/// The longest body that is read before a view that is answered later: it is held in memory.
+const AHEAD: usize = 16 << 20;
 /// How often a blocked reader looks whether its exchange is over.
 const SLICE: Duration = Duration::from_millis(100);
 /// The body of a request.
@@ -171,6 +173,32 @@ impl BodyStream {
         let mut guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
         let intake = guard.as_mut().ok_or(BodyError::Over)?;
         intake.read(into, &self.shared.over)
+    }
+
+    /// Reads all of it, unless it is longer than [`AHEAD`] or broken: then what has been read is there to be read
+    /// again, before the rest or the error. Blocks.
+    pub(crate) fn read_ahead(&mut self) -> Option<Vec<u8>> {
+        let mut guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        let intake = guard.as_mut()?;
+        let mut bytes = Vec::new();
+        let whole = loop {
+            let at = bytes.len();
+            bytes.resize(at + PIECE, 0);
+            let read = intake.read(bytes.get_mut(at..).unwrap_or_default(), &self.shared.over);
+            bytes.truncate(at + read.unwrap_or(0));
+            match read {
+                Ok(0) => break true,
+                Ok(_) if bytes.len() <= AHEAD => {}
+                _ => break false,
+            }
+        };
+        if whole {
+            return Some(bytes);
+        }
+        bytes.extend_from_slice(intake.decoded.get(intake.given..).unwrap_or_default());
+        intake.decoded = bytes;
+        intake.given = 0;
+        None
     }
 }
 

@@ -1,5 +1,6 @@
 //! The threads: their lives, what they share, and the watchdog. [`leader`] and [`work`] have what they do.
 
+mod later;
 mod leader;
 mod work;
 
@@ -61,6 +62,8 @@ pub(crate) struct Engine<H: Handler> {
     /// The reactor has ended.
     ended: AtomicBool,
     names: AtomicUsize,
+    /// For threads that are not the engine's.
+    standing: Mutex<Option<Standing>>,
 }
 
 /// What belongs to one thread.
@@ -101,6 +104,7 @@ impl<H: Handler> Engine<H> {
             stops: AtomicU8::new(0),
             ended: AtomicBool::new(false),
             names: AtomicUsize::new(0),
+            standing: Mutex::new(None),
         });
         engine.pool.lead(lead);
         let watching = Arc::clone(&engine);

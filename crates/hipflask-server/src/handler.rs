@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hipflask_http::RequestHead;
 
-use crate::{Body, BodySource, ConnInfo, FileReply, Notice, Reply, RouteHistory};
+use crate::{Body, BodySource, ConnInfo, Deferred, FileReply, Notice, Reply, RouteHistory};
 
 /// An application that answers requests.
 pub trait Handler: Send + Sync + 'static {
@@ -33,6 +33,18 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers, attached. Anything wrong inside becomes a response here; a panic is caught by the server and becomes
     /// a 500. `reply` is complete when this returns: a body given, or a file or stream promised.
     fn call(&self, thread: &mut Self::Thread, request: Request<Self::Ticket>, reply: &mut Reply<'_>);
+
+    /// Takes over a request of a route made by [`RouteHistory::later`], to answer it when it likes. Detached; must not
+    /// block. A request whose body is too long to be read ahead is given to [`Handler::call`] instead.
+    fn defer(&self, request: Request<Self::Ticket>, deferred: Deferred) {
+        let _ = (request, deferred);
+    }
+
+    /// Tells that the client of a deferred request has closed its side, or that the server will wait no longer.
+    /// Detached; must not block. The request may have been answered meanwhile.
+    fn gone(&self, token: u64) {
+        let _ = token;
+    }
 
     /// Tells that a request was refused by the engine itself (malformed, too large, too slow, queue full).
     fn refused(&self, refusal: &crate::Refusal, conn: &ConnInfo);

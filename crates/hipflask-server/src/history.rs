@@ -33,12 +33,15 @@ pub enum Lane {
     Probation,
     /// On a worker, in turn.
     Worker,
+    /// Given to [`Handler::defer`](crate::Handler::defer).
+    Later,
 }
 
 /// What is known about the run time of one route and method. Shared by all threads; every method takes `&self`.
 #[derive(Debug, Default)]
 pub struct RouteHistory {
     fixed: Option<bool>,
+    is_later: bool,
     /// Moving average of wall-clock time.
     wall: AtomicU32,
     /// Runs so far, up to [`PROVEN`].
@@ -56,9 +59,15 @@ impl RouteHistory {
         RouteHistory { fixed: inline, ..RouteHistory::default() }
     }
 
+    /// A route whose requests are given to [`Handler::defer`](crate::Handler::defer).
+    pub fn later() -> RouteHistory {
+        RouteHistory { is_later: true, ..RouteHistory::default() }
+    }
+
     /// Where the next request should run.
     pub fn lane(&self) -> Lane {
         match self.fixed {
+            _ if self.is_later => Lane::Later,
             Some(true) if !self.inside.load(Relaxed) => Lane::Inline,
             Some(_) => Lane::Worker,
             None if self.sentence.load(Relaxed) > 0 => Lane::Worker,

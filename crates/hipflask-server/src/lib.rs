@@ -7,6 +7,7 @@
 mod body;
 mod config;
 mod conn;
+mod deferred;
 mod engine;
 mod exchange;
 mod files;
@@ -23,6 +24,7 @@ mod word;
 
 pub use body::{Body, BodyError, BodySource, BodyStream};
 pub use config::{Bind, Config, Timeouts};
+pub use deferred::Deferred;
 pub use exchange::{Address, Answered, ConnInfo, Notice, Refusal};
 pub use files::{FileOptions, FileReply, Root};
 pub use handler::{Handler, Request, Routed, Stream};

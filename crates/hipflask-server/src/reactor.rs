@@ -42,6 +42,8 @@ struct Slot<T> {
     ended: bool,
     /// The poller also waits for room to write.
     writing: bool,
+    /// Whoever has it wants to hear when the client ends.
+    expects_end: bool,
 }
 
 pub(crate) struct Listener {
@@ -96,6 +98,8 @@ pub(crate) struct Reactor<T> {
     pub(crate) again: VecDeque<u64>,
     /// Connections that are not read until the workers' queue is shorter.
     pub(crate) throttled: Vec<u64>,
+    /// The client of this deferred request ended with the last event.
+    pub(crate) gone: Option<u64>,
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     pub(crate) open: usize,
@@ -133,6 +137,7 @@ impl<T> Reactor<T> {
             returned: VecDeque::new(),
             again: VecDeque::new(),
             throttled: Vec::new(),
+            gone: None,
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
@@ -268,6 +273,7 @@ impl<T> Reactor<T> {
             readable: false,
             ended: false,
             writing: false,
+            expects_end: false,
         };
         match self.slots.get_mut(at) {
             Some(place) => {
@@ -308,6 +314,8 @@ impl<T> Reactor<T> {
         let Some(mut conn) = slot.conn.take() else {
             slot.readable |= event.readable;
             slot.ended |= event.ended;
+            let gone = event.ended && std::mem::take(&mut slot.expects_end);
+            self.gone = gone.then_some(event.token);
             return None;
         };
         conn.readable |= event.readable;
@@ -325,6 +333,7 @@ impl<T> Reactor<T> {
         if let Some(slot) = self.slot(conn.token) {
             conn.readable |= std::mem::take(&mut slot.readable);
             conn.ending |= std::mem::take(&mut slot.ended);
+            slot.expects_end = false;
         }
     }
 
@@ -332,6 +341,13 @@ impl<T> Reactor<T> {
     pub(crate) fn lend(&mut self, conn: &Conn<T>) {
         if let Some(slot) = self.slot(conn.token) {
             Wheel::clear(&mut slot.timer);
+        }
+    }
+
+    /// Asks for the end of a client whose connection is lent.
+    pub(crate) fn expect_end(&mut self, conn: &Conn<T>) {
+        if let Some(slot) = self.slot(conn.token) {
+            slot.expects_end = true;
         }
     }
 
@@ -437,14 +453,19 @@ impl<T> Reactor<T> {
         self.slots.iter().filter(idle).filter_map(|slot| slot.conn.as_ref()).map(|conn| conn.token).collect()
     }
 
-    /// Ends all connections, those that workers have as well.
-    pub(crate) fn cut(&mut self) {
-        for slot in &mut self.slots {
+    /// Ends all connections, those that workers have as well; gives the names of those that are deferred.
+    pub(crate) fn cut(&mut self) -> Vec<u64> {
+        let mut deferred = Vec::new();
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            if std::mem::take(&mut slot.expects_end) {
+                deferred.push(u64::from(slot.generation) << 32 | at as u64);
+            }
             if let Some(socket) = &slot.socket {
                 socket.shutdown(Shutdown::Both);
             }
             slot.conn = None;
         }
         self.returned.clear();
+        deferred
     }
 }

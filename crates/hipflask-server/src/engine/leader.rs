@@ -130,6 +130,8 @@ impl<H: Handler> Engine<H> {
             }
         } else if let Some(conn) = lead.check_out(event) {
             return self.advance(lead, conn, here);
+        } else if let Some(token) = lead.gone.take() {
+            self.tell_gone(token);
         }
         Some(lead)
     }
@@ -497,6 +499,14 @@ impl<H: Handler> Engine<H> {
         here: &mut Here<H>,
     ) -> Flow<H> {
         let lane = if lender.is_some() { Lane::Worker } else { history.lane() };
+        if lane == Lane::Later {
+            let _ = conn.push();
+            lead.lend(&conn);
+            lead.expect_end(&conn);
+            here.detach(&*self.handler);
+            self.defer(conn, head, body, ticket);
+            return Flow::Next(lead);
+        }
         if lane != Lane::Inline {
             if lender.is_none() && self.pool.is_full() {
                 self.refuse_full(&mut conn, asked(&head, !self.is_stopping()), here);
@@ -505,6 +515,9 @@ impl<H: Handler> Engine<H> {
             // Earlier answers must not wait for this view. What the client does not take now goes out with it.
             let _ = conn.push();
             lead.lend(&conn);
+            if history.lane() == Lane::Later {
+                lead.expect_end(&conn);
+            }
             let call = Box::new(Call { conn, head, body, lender, ticket, history });
             if self.pool.call(call, lane == Lane::Probation) {
                 self.spawn();
@@ -604,7 +617,9 @@ impl<H: Handler> Engine<H> {
             Stopping::No => false,
         };
         if late || self.stops.load(Ordering::SeqCst) > 1 {
-            lead.cut();
+            for token in lead.cut() {
+                self.tell_gone(token);
+            }
             self.stops.fetch_add(1, Ordering::SeqCst);
             return true;
         }

@@ -14,6 +14,7 @@ use crate::body::{Body, Lender, Pace};
 use crate::conn::{Conn, Phase, Pushed, Streaming};
 use crate::exchange::{Answered, Notice, Refusal};
 use crate::handler::{Handler, Request};
+use crate::history::Lane;
 use crate::pool::Call;
 use crate::reply::{Answer, Payload, Reply, asked, asked_unknown};
 
@@ -24,9 +25,17 @@ const SMALL_FILE: u64 = 32 * 1024;
 
 impl<H: Handler> Engine<H> {
     /// Runs a view on a worker.
-    pub(super) fn work(&self, call: Call<H::Ticket>, here: &mut Here<H>) {
-        let Call { mut conn, head, body, lender, ticket, history } = call;
+    pub(super) fn work(self: &Arc<Self>, call: Call<H::Ticket>, here: &mut Here<H>) {
+        let Call { mut conn, head, mut body, lender, ticket, history } = call;
         here.standing.refresh();
+        if history.lane() == Lane::Later
+            && let Some(lender) = &lender
+            && let Body::Stream(stream) = &mut body
+            && let Some(bytes) = stream.read_ahead()
+        {
+            self.take_back(&mut conn, lender);
+            return self.defer(conn, head, Body::Buffered(bytes), ticket);
+        }
         let took = self.perform(&mut conn, head, body, lender.as_ref(), ticket, here);
         here.detach(&*self.handler);
         history.record(took);

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use hipflask_http::RequestHead;
 use hipflask_server::{
-    Address, Answered, Bind, BodyError, BodySource, Config, ConnInfo, Handler, Notice, Refusal, Reply,
-    Request, RouteHistory, Routed, Running, Server,
+    Address, Answered, Bind, BodyError, BodySource, Config, ConnInfo, Deferred, Handler, Notice, Refusal,
+    Reply, Request, RouteHistory, Routed, Running, Server,
 };
 
 /// Something that threads wait for.
@@ -111,12 +111,14 @@ impl View<'_, '_> {
     }
 }
 
+type Later = Box<dyn Fn(Request<Arc<Route>>, Deferred) + Send + Sync>;
 type Run = Box<dyn Fn(&mut View<'_, '_>) + Send + Sync>;
 
 pub struct Route {
     pub history: Arc<RouteHistory>,
     pub max_body: Option<u64>,
     run: Run,
+    later: Option<Later>,
 }
 
 #[derive(Default)]
@@ -127,6 +129,7 @@ pub struct App {
     pub refusals: Mutex<Vec<Refusal>>,
     pub notices: Mutex<Vec<Notice>>,
     pub answers: Mutex<Vec<(String, u16, u64)>>,
+    pub gone: Mutex<Vec<u64>>,
 }
 
 impl App {
@@ -137,7 +140,20 @@ impl App {
         run: impl Fn(&mut View<'_, '_>) + Send + Sync + 'static,
     ) -> App {
         let history = Arc::new(RouteHistory::new(inline));
-        let route = Route { history, max_body: None, run: Box::new(run) };
+        let route = Route { history, max_body: None, run: Box::new(run), later: None };
+        self.routes.insert(path.as_bytes().to_vec(), Arc::new(route));
+        self
+    }
+
+    /// A route whose requests are deferred; the view is for those that cannot be.
+    pub fn later(
+        mut self,
+        path: &str,
+        run: impl Fn(&mut View<'_, '_>) + Send + Sync + 'static,
+        later: impl Fn(Request<Arc<Route>>, Deferred) + Send + Sync + 'static,
+    ) -> App {
+        let history = Arc::new(RouteHistory::later());
+        let route = Route { history, max_body: None, run: Box::new(run), later: Some(Box::new(later)) };
         self.routes.insert(path.as_bytes().to_vec(), Arc::new(route));
         self
     }
@@ -208,6 +224,17 @@ impl Handler for App {
     fn call(&self, (): &mut (), request: Request<Arc<Route>>, reply: &mut Reply<'_>) {
         let route = Arc::clone(&request.ticket);
         (route.run)(&mut View { app: self, request, reply });
+    }
+
+    fn defer(&self, request: Request<Arc<Route>>, deferred: Deferred) {
+        let route = Arc::clone(&request.ticket);
+        if let Some(later) = &route.later {
+            later(request, deferred);
+        }
+    }
+
+    fn gone(&self, token: u64) {
+        self.gone.lock().unwrap().push(token);
     }
 
     fn refused(&self, refusal: &Refusal, _: &ConnInfo) {

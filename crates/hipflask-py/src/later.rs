@@ -1,0 +1,400 @@
+//! Requests of coroutine views: begun and finished on the thread of the process's event loop.
+//!
+//! The engine leaves them in a [`Line`]; the loop is woken once for all that wait. Each becomes a [`LaterExchange`],
+//! which `hipflask.loop` takes through the order of hooks, view and teardown, awaiting what is to be awaited. What
+//! can be done without awaiting is done by the same code as for sync views (see [`dispatch`](crate::dispatch)).
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use hipflask_server::{Deferred, Reply, Request};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use crate::answer::{self, Rest};
+use crate::context::{self, Frame, Token};
+use crate::dispatch::{Dispatcher, Exchange, Ticket, View};
+use crate::plan::Hooks;
+use crate::request::{self, EngineRequest, RequestBase};
+use crate::serve;
+
+thread_local! {
+    static IS_LOOP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the current thread is the one of the process's event loop, which must not wait for a client.
+pub(crate) fn is_loop_thread() -> bool {
+    IS_LOOP.get()
+}
+
+/// Tell that the calling thread is the one of the process's event loop.
+#[pyfunction]
+fn begin_loop_thread() {
+    IS_LOOP.set(true);
+}
+
+/// What waits for the loop.
+enum Waiting {
+    Request(Box<(Request<Ticket>, Deferred)>),
+    /// The client of this request is gone.
+    Gone(u64),
+}
+
+/// The requests that wait for the loop, and how it is woken.
+pub(crate) struct Line {
+    waiting: Mutex<Vec<Waiting>>,
+    /// The loop has been told and has not looked since.
+    told: AtomicBool,
+    tell: UnixStream,
+    hear: UnixStream,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Line {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let (tell, hear) = UnixStream::pair()?;
+        tell.set_nonblocking(true)?;
+        hear.set_nonblocking(true)?;
+        Ok(Self { waiting: Mutex::default(), told: AtomicBool::new(false), tell, hear })
+    }
+
+    /// Adds a request. Detached, from the engine's threads.
+    pub(crate) fn request(&self, request: Request<Ticket>, deferred: Deferred) {
+        self.add(Waiting::Request(Box::new((request, deferred))));
+    }
+
+    /// Tells that a client is gone. Detached, from the engine's threads.
+    pub(crate) fn gone(&self, token: u64) {
+        self.add(Waiting::Gone(token));
+    }
+
+    fn add(&self, waiting: Waiting) {
+        locked(&self.waiting).push(waiting);
+        if !self.told.swap(true, Ordering::SeqCst) {
+            // Fails only when the pipe is full, and then it wakes the loop all the same.
+            let _ = (&self.tell).write(&[1]);
+        }
+    }
+
+    fn take(&self) -> Vec<Waiting> {
+        if self.told.load(Ordering::SeqCst) {
+            let mut bytes = [0; 64];
+            // Nothing to read is as good as something.
+            let _ = (&self.hear).read(&mut bytes);
+            self.told.store(false, Ordering::SeqCst);
+        }
+        std::mem::take(&mut *locked(&self.waiting))
+    }
+}
+
+/// The loop's side of a server: `hipflask.loop` calls `take` when the descriptor is readable.
+#[pyclass(frozen, module = "hipflask._core", name = "LaterLine")]
+pub(crate) struct LaterLine {
+    dispatcher: Arc<Dispatcher>,
+    line: Arc<Line>,
+}
+
+impl LaterLine {
+    pub(crate) fn new(dispatcher: Arc<Dispatcher>, line: Arc<Line>) -> Self {
+        Self { dispatcher, line }
+    }
+}
+
+#[pymethods]
+impl LaterLine {
+    /// The descriptor to wait for.
+    fn fileno(&self) -> i32 {
+        self.line.hear.as_raw_fd()
+    }
+
+    /// Begin what waits.
+    ///
+    /// Args:
+    ///     start: Called with each exchange.
+    ///     gone: Called with the token of each exchange whose client is gone.
+    fn take(&self, py: Python<'_>, start: &Bound<'_, PyAny>, gone: &Bound<'_, PyAny>) -> PyResult<()> {
+        for waiting in self.line.take() {
+            match waiting {
+                Waiting::Gone(token) => drop(gone.call1((token,))?),
+                Waiting::Request(both) => {
+                    let (request, deferred) = *both;
+                    let exchange = LaterExchange {
+                        dispatcher: Arc::clone(&self.dispatcher),
+                        token: deferred.token(),
+                        deferred: Mutex::new(Some(deferred)),
+                        request: Mutex::new(Some(request)),
+                        begun: OnceLock::new(),
+                        rest: Mutex::default(),
+                    };
+                    if let Err(error) = start.call1((exchange,)) {
+                        serve::log_error(py, &error, "in the application");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was matched: the view's arguments, the endpoint, and whether OPTIONS is answered for the view.
+type Found = (Py<PyDict>, Py<PyString>, bool);
+
+/// What is known of an exchange once its context is bound.
+struct Begun {
+    request: Py<RequestBase>,
+    frame: Py<Frame>,
+    /// Until the frame is unbound.
+    token: Mutex<Option<Token>>,
+    ticket: Mutex<Option<Ticket>>,
+    is_options: bool,
+    is_heard: bool,
+    has_session_cookie: bool,
+    view: OnceLock<Option<Found>>,
+}
+
+/// One request on the event loop.
+#[pyclass(frozen, module = "hipflask._core")]
+struct LaterExchange {
+    dispatcher: Arc<Dispatcher>,
+    /// The exchange's name among those under way.
+    #[pyo3(get)]
+    token: u64,
+    deferred: Mutex<Option<Deferred>>,
+    request: Mutex<Option<Request<Ticket>>>,
+    begun: OnceLock<Begun>,
+    /// What is left to do with the response once its context is gone.
+    rest: Mutex<Option<Rest>>,
+}
+
+impl LaterExchange {
+    fn hooks(&self) -> PyResult<&Hooks> {
+        self.dispatcher.hooks().ok_or_else(|| PyRuntimeError::new_err("the app has no fast lane"))
+    }
+
+    fn begun(&self) -> PyResult<&Begun> {
+        self.begun.get().ok_or_else(|| PyRuntimeError::new_err("the exchange has not begun"))
+    }
+
+    /// Runs something with the exchange as the dispatcher knows it.
+    fn within<'py, T>(
+        &self,
+        py: Python<'py>,
+        run: impl FnOnce(&Exchange<'_, 'py>, &Begun) -> PyResult<T>,
+    ) -> PyResult<T> {
+        let begun = self.begun()?;
+        let app = self.dispatcher.app().bind(py);
+        let exchange = Exchange::new(
+            py,
+            app,
+            self.hooks()?,
+            (begun.request.bind(py).clone(), begun.frame.bind(py).clone()),
+            (begun.is_options, begun.is_heard, begun.has_session_cookie),
+        );
+        run(&exchange, begun)
+    }
+
+    /// Writes a response, in the place of one written before.
+    fn write(&self, run: impl FnOnce(&mut Reply<'_>) -> PyResult<()>) -> PyResult<()> {
+        // Not locked while `run` runs Python.
+        let deferred = locked(&self.deferred).take();
+        let Some(mut deferred) = deferred else { return Ok(()) };
+        let written = deferred.write(run);
+        *locked(&self.deferred) = Some(deferred);
+        written.map(drop)
+    }
+
+    /// Unbinds what `bind` has bound.
+    fn end(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(begun) = self.begun.get() else { return Ok(()) };
+        let token = locked(&begun.token).take();
+        match token {
+            Some(token) => {
+                begun.frame.get().end(py)?;
+                context::pop(py, &token)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a response object. If it cannot be sent the server answers; Flask has no hand in that.
+    fn write_object(&self, response: &Bound<'_, PyAny>, exchange: &Exchange<'_, '_>, reply: &mut Reply<'_>) {
+        let rest = answer::response(response, exchange.request(), reply).unwrap_or_else(|error| {
+            answer_unwritable(response.py(), &error, reply);
+            None
+        });
+        // Dropped after the lock is open again: what is closed then may be Python.
+        let before = std::mem::replace(&mut *locked(&self.rest), rest);
+        drop(before);
+    }
+}
+
+fn answer_unwritable(py: Python<'_>, error: &PyErr, reply: &mut Reply<'_>) {
+    serve::log_error(py, error, "in the application");
+    reply.reset();
+    answer::server_error(reply);
+}
+
+#[pymethods]
+impl LaterExchange {
+    /// The app.
+    #[getter]
+    fn app(&self, py: Python<'_>) -> Py<PyAny> {
+        self.dispatcher.app().clone_ref(py)
+    }
+
+    /// Make the request object and bind it in the current context.
+    ///
+    /// Returns:
+    ///     Whether the view can be called at once: there are no hooks, and nobody listens to a signal.
+    fn bind(&self, py: Python<'_>) -> PyResult<bool> {
+        let Some(request) = locked(&self.request).take() else {
+            return Err(PyRuntimeError::new_err("the exchange has begun already"));
+        };
+        let hooks = self.hooks()?;
+        let Request { head, body, ticket, conn } = request;
+        let engine = EngineRequest { head, body, conn };
+        let is_options = engine.head.method() == b"OPTIONS";
+        let has_session_cookie = hooks.has_session_cookie(py, &engine.head)?;
+        let request = request::from_engine(py, hooks.request_class.bind(py), engine)?;
+        let (frame, token) = context::push(
+            py,
+            self.dispatcher.app().bind(py),
+            request.as_any(),
+            hooks.cookie_sessions.as_ref(),
+        )?;
+        let is_heard = hooks.signals.any_heard(py)?;
+        let begun = Begun {
+            request: request.unbind(),
+            frame,
+            token: Mutex::new(Some(token)),
+            ticket: Mutex::new(Some(ticket)),
+            is_options,
+            is_heard,
+            has_session_cookie,
+            view: OnceLock::new(),
+        };
+        let _ = self.begun.set(begun);
+        Ok(!is_heard && hooks.has_no_functions(py))
+    }
+
+    /// Open the session where it has to be open, and match the URL.
+    fn open(&self, py: Python<'_>) -> PyResult<()> {
+        self.within(py, |exchange, begun| {
+            let ticket = locked(&begun.ticket).take();
+            let found = match &ticket {
+                Some(Ticket::Found(found)) => Some(found),
+                _ => None,
+            };
+            let view = exchange.open(found)?;
+            let view =
+                view.map(|view| (view.kwargs.unbind(), view.endpoint.unbind(), view.automatic_options));
+            let _ = begun.view.set(view);
+            Ok(())
+        })
+    }
+
+    /// Call the view.
+    ///
+    /// Returns:
+    ///     What it returned, to be awaited if it is awaitable.
+    fn call_view<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.within(py, |exchange, begun| {
+            let view = begun.view.get().and_then(Option::as_ref).map(|(kwargs, endpoint, automatic)| View {
+                kwargs: kwargs.bind(py).clone(),
+                endpoint: endpoint.bind(py).clone(),
+                automatic_options: *automatic,
+            });
+            exchange.call_bare_view(view.as_ref())
+        })
+    }
+
+    /// Write what a view returned, with the session; for an exchange without hooks.
+    fn write_value(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.within(py, |exchange, _| {
+            self.write(|reply| match exchange.finalize(value, reply)? {
+                Some(response) => {
+                    self.write_object(&response, exchange, reply);
+                    Ok(())
+                }
+                None => Ok(()),
+            })
+        })
+    }
+
+    /// Write a response.
+    fn write_response(&self, py: Python<'_>, response: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.within(py, |exchange, _| {
+            self.write(|reply| {
+                self.write_object(response, exchange, reply);
+                Ok(())
+            })
+        })
+    }
+
+    /// Write the answer to what nobody handled.
+    fn write_error(&self) -> PyResult<()> {
+        drop(locked(&self.rest).take());
+        self.write(|reply| {
+            answer::server_error(reply);
+            Ok(())
+        })
+    }
+
+    /// Save the session in a response, if there is one to save.
+    fn save_session<'py>(&self, py: Python<'py>, response: &Bound<'py, PyAny>) -> PyResult<()> {
+        self.within(py, |exchange, _| exchange.save_session(response))
+    }
+
+    /// The request context, if anybody has asked for it.
+    #[getter]
+    fn request_ctx<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Ok(self.begun()?.frame.bind(py).get().request_ctx(py))
+    }
+
+    /// The request.
+    #[getter]
+    fn request<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, RequestBase>> {
+        Ok(self.begun()?.request.bind(py).clone())
+    }
+
+    /// Close the files of the request's form.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        RequestBase::close_files(self.begun()?.request.bind(py))
+    }
+
+    /// Unbind the request, and send what was written; without that, a 500. Call it in the context of `bind`.
+    fn send(&self, py: Python<'_>) -> PyResult<()> {
+        let ended = self.end(py);
+        let rest = locked(&self.rest).take();
+        match rest {
+            Some(rest @ Rest::Pieces(_)) => self.write(|reply| {
+                if let Err(error) = rest.finish(py, reply) {
+                    answer_unwritable(py, &error, reply);
+                }
+                Ok(())
+            })?,
+            Some(Rest::Close(closed)) => answer::close(closed.bind(py))?,
+            None => {}
+        }
+        let deferred = locked(&self.deferred).take();
+        if let Some(deferred) = deferred {
+            deferred.send();
+        }
+        ended.and_then(|()| self.dispatcher.look_again(py))
+    }
+}
+
+/// Adds this file's names to `hipflask._core`.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<LaterLine>()?;
+    module.add_class::<LaterExchange>()?;
+    module.add_function(wrap_pyfunction!(begin_loop_thread, module)?)
+}

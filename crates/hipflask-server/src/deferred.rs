@@ -1,0 +1,79 @@
+//! A response that comes later, from any thread.
+//!
+//! A handler that answers on an event loop of its own gets a [`Deferred`] with the request. Until it is sent the
+//! connection belongs to it: no thread waits, and no further request of that connection is read.
+
+use std::fmt;
+
+use crate::reply::Reply;
+
+/// Writes one response into a connection; returns whether it is to be kept.
+pub(crate) type Write<'a> = &'a mut dyn FnMut(&mut Reply<'_>) -> bool;
+
+/// What the engine does for a [`Deferred`].
+pub(crate) trait Owed: Send {
+    /// Replaces what was written before.
+    fn write(&mut self, write: Write<'_>);
+    /// Gives the connection back with what was written, else with a 500.
+    fn send(self: Box<Self>);
+}
+
+/// The response still owed to a request. Dropped without [`Deferred::send`] it answers with what was written, or with
+/// a 500.
+pub struct Deferred {
+    owed: Option<Box<dyn Owed>>,
+    token: u64,
+}
+
+impl Deferred {
+    pub(crate) fn new(owed: Box<dyn Owed>, token: u64) -> Deferred {
+        Deferred { owed: Some(owed), token }
+    }
+
+    /// The name of its connection in [`Handler::gone`](crate::Handler::gone): no two requests at the same time share
+    /// one.
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// Writes the response, in the place of one written before. Nothing goes out before [`Deferred::send`].
+    ///
+    /// # Errors
+    ///
+    /// That of `write`; then nothing is written.
+    pub fn write<T, E>(
+        &mut self,
+        write: impl FnOnce(&mut Reply<'_>) -> Result<T, E>,
+    ) -> Result<Option<T>, E> {
+        let mut write = Some(write);
+        let mut result = None;
+        if let Some(owed) = &mut self.owed {
+            owed.write(&mut |reply| {
+                result = write.take().map(|write| write(reply));
+                matches!(result, Some(Ok(_)))
+            });
+        }
+        result.transpose()
+    }
+
+    /// Sends what was written.
+    pub fn send(mut self) {
+        if let Some(owed) = self.owed.take() {
+            owed.send();
+        }
+    }
+}
+
+impl Drop for Deferred {
+    fn drop(&mut self) {
+        if let Some(owed) = self.owed.take() {
+            owed.send();
+        }
+    }
+}
+
+impl fmt::Debug for Deferred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deferred").field("token", &self.token).finish()
+    }
+}

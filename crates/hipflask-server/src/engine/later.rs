@@ -1,0 +1,100 @@
+//! Requests that are answered later, see [`Deferred`].
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+
+use hipflask_http::RequestHead;
+use hipflask_http::response::Exchange;
+
+use crate::body::Body;
+use crate::deferred::{Deferred, Owed, Write};
+use crate::exchange::Notice;
+use crate::handler::{Handler, Request};
+use crate::reply::{Answer, Reply, Standing, asked};
+
+use super::{Engine, Link, message, plain};
+
+/// A connection whose response is owed.
+struct Debt<H: Handler> {
+    engine: Arc<Engine<H>>,
+    conn: Link<H>,
+    exchange: Exchange,
+    /// Where the response begins in the connection's output.
+    begin: usize,
+    answer: Option<Answer>,
+}
+
+impl<H: Handler> Engine<H> {
+    /// Gives a request, and the connection with it, to the handler.
+    pub(super) fn defer(
+        self: &Arc<Self>,
+        conn: Link<H>,
+        head: Box<RequestHead>,
+        body: Body,
+        ticket: H::Ticket,
+    ) {
+        let exchange = asked(&head, !self.is_stopping());
+        let token = conn.token;
+        let begin = conn.out.len();
+        let request = Request { head, body, ticket, conn: Arc::clone(&conn.info) };
+        let debt = Debt { engine: Arc::clone(self), conn, exchange, begin, answer: None };
+        let deferred = Deferred::new(Box::new(debt), token);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.handler.defer(request, deferred))) {
+            self.notice(&Notice::Panic(message(&*panic)));
+        }
+    }
+
+    pub(super) fn tell_gone(&self, token: u64) {
+        drop(catch_unwind(AssertUnwindSafe(|| self.handler.gone(token))));
+    }
+}
+
+impl<H: Handler> Debt<H> {
+    /// Lets `write` write a response with the engine's spare standing fields.
+    fn fill(&mut self, write: Write<'_>) {
+        let spare = &self.engine.standing;
+        // Not locked while `write` runs, which may wait for the interpreter.
+        let kept = spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut standing = kept.unwrap_or_else(|| Standing::new(self.engine.config.server_name.as_deref()));
+        standing.refresh();
+        self.conn.out.truncate(self.begin);
+        let out = &mut self.conn.out;
+        let exchange = self.exchange;
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            let mut reply = Reply::new(out, exchange, &standing, None);
+            let keep = write(&mut reply);
+            keep.then(|| reply.finish())
+        }));
+        self.answer = written.unwrap_or_else(|panic| {
+            self.engine.notice(&Notice::Panic(message(&*panic)));
+            None
+        });
+        if self.answer.is_none() {
+            self.conn.out.truncate(self.begin);
+        }
+        *spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing);
+    }
+}
+
+impl<H: Handler> Owed for Debt<H> {
+    fn write(&mut self, write: Write<'_>) {
+        self.fill(write);
+    }
+
+    fn send(mut self: Box<Self>) {
+        if self.answer.is_none() {
+            self.fill(&mut |reply| {
+                plain(reply, 500, "Internal Server Error");
+                true
+            });
+        }
+        let Debt { engine, mut conn, begin, answer, .. } = *self;
+        match answer {
+            Some(answer) => engine.apply(&mut conn, answer, begin),
+            None => conn.broken = true,
+        }
+        // A stop that came meanwhile waits for no further request of this client.
+        conn.closing |= engine.is_stopping() && conn.unread().is_empty();
+        engine.hand_in(conn);
+    }
+}

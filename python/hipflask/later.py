@@ -1,0 +1,245 @@
+"""Requests of coroutine views, taken through Flask's order of hooks, view and teardown on the event loop.
+
+Implements what `Flask.wsgi_app` does between a request's coming and its answer, awaiting what is a coroutine
+function. What needs no awaiting is done by the engine (`hipflask._core.LaterExchange`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from . import _core, signals
+from .app import Flask, _is_coroutine_function
+from .loop import collecting
+from .serving import server_logger
+from .werkzeug.exceptions import InternalServerError
+
+if TYPE_CHECKING:
+    from .wrappers import Response
+
+
+class Exchanges:
+    """The requests of one server that are under way on a loop.
+
+    Args:
+        loop: The loop, running.
+        line: Where the engine leaves them.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, line: _core.LaterLine) -> None:
+        self._loop = loop
+        self._line = line
+        # The loop knows its tasks by weak references only.
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._start = _eager_starter(loop)
+
+    def take(self) -> None:
+        """Begin what waits."""
+        self._line.take(self._begin, self._gone)
+
+    def _begin(self, exchange: _core.LaterExchange) -> None:
+        task = self._start(_answer(exchange))
+        if not task.done():
+            token = exchange.token
+            self._tasks[token] = task
+            task.add_done_callback(lambda task: self._end(token, task))
+
+    def _end(self, token: int, task: asyncio.Task[None]) -> None:
+        # The next request of the same connection may have come already.
+        if self._tasks.get(token) is task:
+            del self._tasks[token]
+        if not task.cancelled():
+            task.exception()
+
+    def _gone(self, token: int) -> None:
+        task = self._tasks.get(token)
+        if task is not None:
+            task.cancel()
+
+
+def _eager_starter(loop: asyncio.AbstractEventLoop) -> Callable[[Any], asyncio.Task[None]]:
+    """Return a function that makes a task and runs it up to where it first waits, if it does."""
+    if sys.version_info >= (3, 12):
+        return lambda coroutine: asyncio.Task(coroutine, loop=loop, context=copy_context(), eager_start=True)
+
+    caught: list[tuple[Any, Any]] = []
+
+    def catch(callback: Any, *args: Any, context: Any = None) -> None:
+        caught.append((callback, context))
+
+    def start(coroutine: Any) -> asyncio.Task[None]:
+        # A new task asks its loop to call its first step soon; here it is called at once.
+        loop.call_soon = catch  # type: ignore[method-assign, assignment]
+        try:
+            task = asyncio.Task(coroutine, loop=loop)
+        finally:
+            del loop.call_soon
+        step, context = caught.pop()
+        context.run(step)
+        return task
+
+    try:
+        loop.call_soon = loop.call_soon  # type: ignore[method-assign]
+        del loop.call_soon
+    except AttributeError:
+        # A loop written in C takes no attributes.
+        return loop.create_task
+    return start
+
+
+async def _answer(exchange: _core.LaterExchange) -> None:
+    app = exchange.app
+    error: BaseException | None = None
+    plain = False
+    try:
+        try:
+            plain = exchange.bind()
+            error = await _dispatch(app, exchange, plain)
+        except BaseException as caught:
+            error = caught
+            exchange.write_error()
+            if not isinstance(caught, asyncio.CancelledError):
+                server_logger().error("Exception in the application", exc_info=caught)
+        if not plain or error is not None or exchange.request_ctx is not None:
+            await _tear_down(app, exchange, error)
+        else:
+            exchange.close()
+    except BaseException as caught:
+        exchange.write_error()
+        server_logger().error("Exception in the application", exc_info=caught)
+    finally:
+        exchange.send()
+
+
+async def _dispatch(app: Flask, exchange: _core.LaterExchange, plain: bool) -> BaseException | None:
+    """Do as `Flask.wsgi_app` between push and pop; give the error that became a 500."""
+    try:
+        if not plain:
+            await _send(app, "appcontext_pushed")
+        exchange.open()
+        try:
+            value = None
+            if not plain:
+                await _send(app, "request_started")
+                value = await _preprocess(app, exchange)
+            if value is None:
+                value = exchange.call_view()
+                if hasattr(value, "__await__"):
+                    value = await value
+        except Exception as error:
+            value = await _collected(app.handle_user_exception, error)
+        if plain and exchange.request_ctx is None:
+            exchange.write_value(value)
+        else:
+            exchange.write_response(await _finalize(app, exchange, value))
+    except Exception as error:
+        exchange.write_response(await _handle_exception(app, exchange, error))
+        return error
+    return None
+
+
+async def _call(function: Callable[..., Any], *args: Any) -> Any:
+    value = function(*args)
+    return await value if _is_coroutine_function(function) else value
+
+
+async def _collected(method: Callable[..., Any], *args: Any) -> Any:
+    """Call a method of the app that ends by calling a handler; a coroutine is awaited."""
+    with collecting():
+        value = method(*args)
+    return await value if isinstance(value, Awaitable) else value
+
+
+async def _preprocess(app: Flask, exchange: _core.LaterExchange) -> Any:
+    request = exchange.request
+    names = (None, *reversed(request.blueprints))
+    for name in names:
+        for preprocess in app.url_value_preprocessors.get(name, ()):
+            preprocess(request.endpoint, request.view_args)
+    for name in names:
+        for before in app.before_request_funcs.get(name, ()):
+            value = await _call(before)
+            if value is not None:
+                return value
+    return None
+
+
+async def _finalize(
+    app: Flask, exchange: _core.LaterExchange, value: Any, from_error_handler: bool = False
+) -> Response:
+    response = app.make_response(value)
+    try:
+        response = await _process(app, exchange, response)
+        await _send(app, "request_finished", response=response)
+    except Exception:
+        if not from_error_handler:
+            raise
+        app.logger.exception("Request finalizing failed with an error while handling an error")
+    return response
+
+
+async def _process(app: Flask, exchange: _core.LaterExchange, response: Any) -> Any:
+    context = exchange.request_ctx
+    if context is not None:
+        for after in context._after_request_functions:
+            response = await _call(after, response)
+    for after in _outwards(exchange, app.after_request_funcs):
+        response = await _call(after, response)
+    exchange.save_session(response)
+    return response
+
+
+def _outwards(exchange: _core.LaterExchange, table: dict[Any, list[Any]]) -> Iterable[Any]:
+    """The functions of a table of hooks: the innermost blueprint's first, in each scope the last first."""
+    if table:
+        for name in (*exchange.request.blueprints, None):
+            yield from reversed(table.get(name, ()))
+
+
+async def _handle_exception(app: Flask, exchange: _core.LaterExchange, error: Exception) -> Any:
+    """Do as `Flask.handle_exception`, which an app that overrides it is asked for."""
+    if type(app).handle_exception is not Flask.handle_exception or "handle_exception" in app.__dict__:
+        return app.handle_exception(error)
+    exc_info = sys.exc_info()
+    await _send(app, "got_request_exception", exception=error)
+    propagate = app.config["PROPAGATE_EXCEPTIONS"]
+    if app.testing or app.debug if propagate is None else propagate:
+        raise error
+    app.log_exception(exc_info)
+    value: Any = InternalServerError(original_exception=error)
+    handler = app._find_error_handler(value, exchange.request.blueprints)
+    if handler is not None:
+        value = await _call(handler, value)
+    return await _finalize(app, exchange, value, from_error_handler=True)
+
+
+async def _tear_down(app: Flask, exchange: _core.LaterExchange, error: BaseException | None) -> None:
+    if error is not None and app.should_ignore_error(error):
+        error = None
+    try:
+        for teardown in _outwards(exchange, app.teardown_request_funcs):
+            await _call(teardown, error)
+        await _send(app, "request_tearing_down", exc=error)
+        exchange.close()
+    finally:
+        for teardown in reversed(app.teardown_appcontext_funcs):
+            await _call(teardown, error)
+        await _send(app, "appcontext_tearing_down", exc=error)
+        await _send(app, "appcontext_popped")
+
+
+async def _send(app: Flask, name: str, **values: Any) -> None:
+    signal = signals._made.get(name)
+    if signal is not None and signal.receivers:
+        await signal.send_async(app, _sync_wrapper=_as_coroutine_function, **values)
+
+
+def _as_coroutine_function(receiver: Callable[..., Any]) -> Callable[..., Any]:
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return receiver(*args, **kwargs)
+
+    return call

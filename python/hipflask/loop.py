@@ -1,0 +1,251 @@
+"""The one asyncio loop of a serving process, on a thread of its own.
+
+Coroutine functions that the engine's threads call (views, hooks, error handlers) run here, so that tasks,
+locks and connection pools made by one request can be used by the next. Does not decide what is a coroutine
+function: `Flask.ensure_sync` does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from contextlib import contextmanager
+from contextvars import copy_context
+from threading import Lock, Thread, get_ident
+
+from . import _core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine, Iterator
+    from concurrent.futures import Future
+    from contextvars import Context
+    from typing import Any
+
+    from ._core import LaterLine
+    from .later import Exchanges
+
+# How long the end of the process waits for tasks that have been cancelled.
+_LAST_SECONDS = 2.0
+
+# The thread that is inside of `collecting`, if any: only ever the loop's.
+_collector: int | None = None
+
+# What the loop serves. Touched by its thread alone.
+_exchanges: dict[LaterLine, Exchanges] = {}
+
+_lock = Lock()
+_shared: Loop | None = None
+
+
+def shared() -> Loop:
+    """Return the loop of this process; the first call starts it."""
+    global _shared
+    with _lock:
+        if _shared is None or _shared.pid != os.getpid():
+            _shared = Loop()
+        return _shared
+
+
+def to_sync(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+    """Return a function that runs a coroutine function on the shared loop, to its end."""
+    from functools import wraps
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if _core.body_is_arriving():
+            # To read it is to wait for the client, which the shared loop must not.
+            return _run_here(function, args, kwargs)
+        return shared().run(function, args, kwargs)
+
+    return run
+
+
+def _run_here(
+    function: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run a coroutine function in a loop of its own, on this thread."""
+    import asyncio
+
+    ends: list[Context] = []
+    try:
+        return asyncio.run(_within(sys.exc_info()[1], function, args, kwargs, ends))
+    finally:
+        if ends:
+            _adopt(ends[0])
+
+
+def attend(line: LaterLine) -> None:
+    """Let the shared loop take the requests that a server leaves in `line`. Called by the engine."""
+    loop = shared().loop
+
+    def begin() -> None:
+        from .later import Exchanges
+
+        exchanges = _exchanges[line] = Exchanges(loop, line)
+        loop.add_reader(line.fileno(), exchanges.take)
+
+    loop.call_soon_threadsafe(begin)
+
+
+def dismiss(line: LaterLine) -> None:
+    """Undo `attend`: the server has ended."""
+    loop = shared().loop
+
+    def end() -> None:
+        loop.remove_reader(line.fileno())
+        # What the engine said last: which requests it no longer waits for.
+        exchanges = _exchanges.pop(line, None)
+        if exchanges is not None:
+            exchanges.take()
+
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(end)
+
+
+@contextmanager
+def collecting() -> Iterator[None]:
+    """Let `Flask.ensure_sync` give coroutine functions back as they are, for one call on this thread."""
+    global _collector
+    _collector = get_ident()
+    try:
+        yield
+    finally:
+        _collector = None
+
+
+def is_collecting_here() -> bool:
+    """Tell whether the calling thread is inside of `collecting`."""
+    return _collector is not None and _collector == get_ident()
+
+
+class Loop:
+    """An asyncio loop that runs on its own thread until the process ends."""
+
+    def __init__(self) -> None:
+        import asyncio
+        import atexit
+
+        self.pid = os.getpid()
+        self.loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._live, name="hipflask-loop", daemon=True)
+        # Calls that wait for the loop. Whoever adds the first one wakes it; it takes all of them at once.
+        self._calls: deque[Callable[[], None]] = deque()
+        self._woken = False
+        self._thread.start()
+        atexit.register(self._end)
+
+    def run(
+        self,
+        function: Callable[..., Coroutine[Any, Any, Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Run a coroutine function in a task of its own, and wait for it.
+
+        It sees the context variables of the caller and the error being handled there; what it sets is seen by
+        the caller afterwards.
+
+        Returns:
+            Its result.
+
+        Raises:
+            RuntimeError: If called on the loop's own thread, which would wait for itself.
+            BaseException: What the coroutine raised.
+        """
+        from concurrent.futures import Future
+
+        if get_ident() == self._thread.ident:
+            raise RuntimeError("The event loop cannot wait for itself: await the coroutine instead.")
+        handled = sys.exc_info()[1]
+        context = copy_context()
+        done: Future[Any] = Future()
+        ends: list[Context] = []
+
+        def start() -> None:
+            task = context.run(self.loop.create_task, _within(handled, function, args, kwargs, ends))
+            task.add_done_callback(lambda task: _settle(task, done))
+
+        self._calls.append(start)
+        if not self._woken:
+            self._woken = True
+            self.loop.call_soon_threadsafe(self._drain)
+        try:
+            return done.result()
+        finally:
+            if ends:
+                _adopt(ends[0])
+
+    def _drain(self) -> None:
+        # Before the look: a call that comes after the last look finds False and wakes the loop again.
+        self._woken = False
+        while self._calls:
+            self._calls.popleft()()
+
+    def _live(self) -> None:
+        import asyncio
+
+        asyncio.set_event_loop(self.loop)
+        _core.begin_loop_thread()
+        try:
+            self.loop.run_forever()
+        finally:
+            try:
+                pending = asyncio.all_tasks(self.loop)
+                for task in pending:
+                    task.cancel()
+                if pending:
+                    self.loop.run_until_complete(asyncio.wait(pending, timeout=_LAST_SECONDS))
+                self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            finally:
+                asyncio.set_event_loop(None)
+                self.loop.close()
+
+    def _end(self) -> None:
+        if self.pid == os.getpid() and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(2 * _LAST_SECONDS)
+
+
+async def _within(
+    handled: BaseException | None,
+    function: Callable[..., Coroutine[Any, Any, Any]],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    ends: list[Context],
+) -> Any:
+    """Await `function(...)`, as inside an `except` clause for `handled`; leave its last context in `ends`."""
+    try:
+        if handled is None:
+            return await function(*args, **kwargs)
+        traceback = handled.__traceback__
+        try:
+            raise handled
+        except BaseException:
+            handled.__traceback__ = traceback
+            return await function(*args, **kwargs)
+    finally:
+        ends.append(copy_context())
+
+
+def _settle(task: asyncio.Task[Any], done: Future[Any]) -> None:
+    from concurrent.futures import CancelledError
+
+    if task.cancelled():
+        done.set_exception(CancelledError())
+        return
+    error = task.exception()
+    if error is None:
+        done.set_result(task.result())
+    else:
+        done.set_exception(error)
+
+
+def _adopt(context: Context) -> None:
+    """Set the current context's variables to their values in another context."""
+    missing = object()
+    for variable, value in context.items():
+        if variable.get(missing) is not value:
+            variable.set(value)

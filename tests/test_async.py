@@ -1,0 +1,624 @@
+"""Coroutine functions as views and hooks: through every door, and on the live engine's one loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import socket
+import threading
+
+import pytest
+from doors import Client, LiveDoor
+
+from hipflask import Flask, Response, abort, after_this_request, g, request, session
+from hipflask.views import MethodView
+
+pytest.importorskip("asgiref")
+
+
+@pytest.fixture
+def live(app: Flask):
+    client = Client(app, LiveDoor)
+    yield client
+    client.close()
+
+
+def test_hooks_and_views_of_both_kinds_run_in_flask_s_order(app, client):
+    calls: list[str] = []
+
+    @app.before_request
+    def sync_before():
+        calls.append("before")
+        g.x = 1
+
+    @app.before_request
+    async def async_before():
+        await asyncio.sleep(0)
+        calls.append(f"async before {g.x}")
+
+    @app.after_request
+    async def async_after(response: Response):
+        calls.append("async after")
+        return response
+
+    @app.after_request
+    def sync_after(response: Response):
+        calls.append("after")
+        return response
+
+    @app.teardown_request
+    async def teardown(error):
+        calls.append(f"teardown {error}")
+
+    @app.route("/sync")
+    def sync_view():
+        return "sync"
+
+    @app.route("/async")
+    async def async_view():
+        await asyncio.sleep(0)
+        return "async"
+
+    for kind in ("sync", "async"):
+        calls.clear()
+        assert client.get(f"/{kind}").text == kind
+        assert calls == ["before", "async before 1", "after", "async after", "teardown None"]
+
+
+def test_request_session_and_g_are_those_of_the_request(app, client):
+    @app.route("/<int:number>")
+    async def view(number):
+        session["n"] = number
+        g.n = number
+        await asyncio.sleep(0.001)
+
+        @after_this_request
+        def add(response):
+            response.headers["X-N"] = str(g.n)
+            return response
+
+        return f"{request.path} {session['n']} {g.n}"
+
+    answer = client.get("/7")
+    assert (answer.text, answer.header("X-N")) == ("/7 7 7", "7")
+    assert "session" in client.cookies
+
+
+def test_errors_reach_their_handlers(app, client):
+    @app.errorhandler(ValueError)
+    async def wrong(error):
+        await asyncio.sleep(0)
+        return f"wrong: {error}", 418
+
+    @app.errorhandler(404)
+    def missing(error):
+        return "missing", 404
+
+    @app.route("/value")
+    async def value():
+        await asyncio.sleep(0)
+        raise ValueError("x")
+
+    @app.route("/abort")
+    async def gone():
+        abort(404)
+
+    @app.route("/unhandled")
+    async def unhandled():
+        await asyncio.sleep(0)
+        raise KeyError("nobody handles this")
+
+    assert client.get("/value").text == "wrong: x"
+    assert client.get("/value").status_code == 418
+    assert client.get("/abort").text == "missing"
+    assert client.get("/unhandled").status_code == 500
+
+
+def test_methods_of_a_class_may_be_coroutines(app, client):
+    class Thing(MethodView):
+        async def get(self):
+            await asyncio.sleep(0)
+            return "got"
+
+        def post(self):
+            return "posted"
+
+    app.add_url_rule("/", view_func=Thing.as_view("thing"))
+    assert client.get("/").text == "got"
+    assert client.post("/").text == "posted"
+
+
+def test_a_body_is_read_in_a_coroutine(app, client):
+    @app.post("/")
+    async def view():
+        await asyncio.sleep(0)
+        return str(len(request.get_data()))
+
+    for size in (1, 70_000, 3_000_000):
+        assert client.post("/", data=b"x" * size).text == str(size)
+
+
+def test_a_variable_set_by_a_hook_is_seen_by_the_view(app, client):
+    variable = contextvars.ContextVar("variable", default="unset")
+
+    @app.before_request
+    async def before():
+        variable.set("set by a hook")
+
+    @app.route("/")
+    def view():
+        return variable.get()
+
+    assert client.get("/").text == "set by a hook"
+
+
+def test_all_requests_share_one_loop_and_its_objects(app, live):
+    seen: list[tuple[asyncio.AbstractEventLoop, str]] = []
+    shared: dict[str, asyncio.Task[str]] = {}
+
+    def note() -> None:
+        seen.append((asyncio.get_running_loop(), threading.current_thread().name))
+
+    @app.before_request
+    async def before():
+        note()
+
+    @app.route("/begin")
+    async def begin():
+        note()
+        shared["task"] = asyncio.create_task(asyncio.sleep(0.01, "made by another request"))
+        return ""
+
+    @app.route("/end")
+    async def end():
+        note()
+        return await shared["task"]
+
+    @app.route("/plain")
+    def plain():
+        return ""
+
+    live.get("/begin")
+    live.get("/plain")
+    assert live.get("/end").text == "made by another request"
+    assert len(seen) == 5
+    assert len({loop for loop, _ in seen}) == 1
+    assert {name for _, name in seen} == {"hipflask-loop"}
+
+
+def test_tasks_and_timeouts_of_asyncio_work(app, live):
+    @app.route("/gather")
+    async def gather():
+        async def path() -> str:
+            await asyncio.sleep(0)
+            return request.path
+
+        return " ".join(await asyncio.gather(path(), path()))
+
+    @app.route("/timeout")
+    async def timeout():
+        try:
+            await asyncio.wait_for(asyncio.sleep(60), 0.01)
+        except asyncio.TimeoutError:
+            return "in time"
+
+    assert live.get("/gather").text == "/gather /gather"
+    assert live.get("/timeout").text == "in time"
+
+
+def test_suspended_views_let_each_other_run(app):
+    """Sixteen views that wait for each other: one after the other, or on loops of their own, none ends."""
+    many = 16
+    arrived: list[str] = []
+    everybody: list[asyncio.Event] = []
+
+    @app.route("/<name>")
+    async def view(name):
+        if not everybody:
+            everybody.append(asyncio.Event())
+        arrived.append(name)
+        if len(arrived) == many:
+            everybody[0].set()
+        await asyncio.wait_for(everybody[0].wait(), 20)
+        return f"{request.path} {name}"
+
+    door = LiveDoor(app)
+    answers: dict[str, str] = {}
+
+    def fetch(name: str) -> None:
+        import http.client
+
+        connection = http.client.HTTPConnection(door.connection.host, door.connection.port, timeout=30)
+        connection.request("GET", f"/{name}")
+        answers[name] = connection.getresponse().read().decode()
+        connection.close()
+
+    threads = [threading.Thread(target=fetch, args=(f"n{i}",)) for i in range(many)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    door.close()
+    assert answers == {f"n{i}": f"/n{i} n{i}" for i in range(many)}
+
+
+def test_a_stop_waits_for_running_coroutines(app):
+    import http.client
+
+    begun = threading.Event()
+
+    @app.route("/")
+    async def view():
+        begun.set()
+        await asyncio.sleep(0.3)
+        return "finished"
+
+    door = LiveDoor(app)
+    connection = http.client.HTTPConnection(door.connection.host, door.connection.port, timeout=20)
+    connection.request("GET", "/")
+    assert begun.wait(10)
+    stopping = threading.Thread(target=door.close)
+    stopping.start()
+    assert connection.getresponse().read() == b"finished"
+    connection.close()
+    stopping.join()
+
+
+def test_asgiref_is_not_needed_on_the_engine(app, live, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "asgiref.sync", None)
+
+    @app.route("/")
+    async def view():
+        return "served"
+
+    assert live.get("/").text == "served"
+
+
+def test_an_app_may_bring_a_loop_of_its_own(app):
+    class Own(Flask):
+        def async_to_sync(self, func):
+            return lambda *args, **kwargs: "own: " + asyncio.run(func(*args, **kwargs))
+
+    own = Own("own")
+
+    @own.route("/")
+    async def view():
+        return threading.current_thread().name.partition("-worker")[0]
+
+    client = Client(own, LiveDoor)
+    try:
+        assert client.get("/").text.startswith("own: ")
+    finally:
+        client.close()
+
+
+def test_the_loop_does_not_wait_for_itself():
+    from hipflask.loop import shared
+
+    async def inner():
+        return 1
+
+    async def outer():
+        return shared().run(inner, (), {})
+
+    with pytest.raises(RuntimeError, match="cannot wait for itself"):
+        shared().run(outer, (), {})
+    assert shared().run(inner, (), {}) == 1
+
+
+def test_a_thousand_suspended_views_need_no_thousand_threads(app):
+    many = 1000
+    arrived: list[int] = []
+    everybody: list[asyncio.Event] = []
+    threads: list[int] = []
+
+    @app.route("/<int:number>")
+    async def view(number):
+        if not everybody:
+            everybody.append(asyncio.Event())
+        arrived.append(number)
+        if len(arrived) == many:
+            threads.append(sum(1 for t in os.listdir("/proc/self/task")) if os.path.exists("/proc") else 0)
+            everybody[0].set()
+        await everybody[0].wait()
+        return f"{request.path} {number}"
+
+    async def fetch(number: int) -> bytes:
+        reader, writer = await asyncio.open_connection(door.connection.host, door.connection.port)
+        writer.write(b"GET /%d HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % number)
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer
+
+    async def fetch_all() -> list[bytes]:
+        return await asyncio.wait_for(asyncio.gather(*map(fetch, range(many))), 60)
+
+    door = LiveDoor(app)
+    try:
+        answers = asyncio.run(fetch_all())
+    finally:
+        door.close()
+    for number, answer in enumerate(answers):
+        assert answer.endswith(b"\r\n\r\n/%d %d" % (number, number))
+    assert threads[0] < 20
+
+
+def test_pipelined_requests_are_answered_in_order(app):
+    @app.route("/slow")
+    async def slow():
+        await asyncio.sleep(0.05)
+        return "slow"
+
+    @app.route("/quick")
+    def quick():
+        return "quick"
+
+    door = LiveDoor(app)
+    get = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    try:
+        wire = b"".join(get % path for path in (b"quick", b"slow", b"slow", b"quick", b"quick"))
+        received = b""
+        with socket.create_connection((door.connection.host, door.connection.port), timeout=20) as sock:
+            sock.sendall(wire)
+            while received.count(b"quick") < 3:
+                received += sock.recv(65536)
+        bodies = [head.partition(b"\r\n\r\n")[2] for head in received.split(b"HTTP/1.1 200 OK")[1:]]
+        assert bodies == [b"quick", b"slow", b"slow", b"quick", b"quick"]
+    finally:
+        door.close()
+
+
+def test_a_client_that_goes_away_cancels_the_view(app):
+    begun, cancelled, torn_down = threading.Event(), threading.Event(), threading.Event()
+    shielded = threading.Event()
+
+    async def must_be_done():
+        await asyncio.sleep(0.1)
+        shielded.set()
+
+    @app.teardown_request
+    async def teardown(error):
+        if isinstance(error, asyncio.CancelledError):
+            torn_down.set()
+
+    @app.route("/")
+    async def view():
+        begun.set()
+        try:
+            await asyncio.shield(must_be_done())
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    @app.route("/next")
+    async def following():
+        return "next"
+
+    door = LiveDoor(app)
+    try:
+        sock = socket.create_connection((door.connection.host, door.connection.port), timeout=20)
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert begun.wait(10)
+        sock.close()
+        assert cancelled.wait(10)
+        assert torn_down.wait(10)
+        assert shielded.wait(10)
+        assert door.exchange("GET", "http://localhost/next", [], b"").text == "next"
+    finally:
+        door.close()
+
+
+def test_a_stop_cancels_what_its_grace_does_not_suffice_for(app):
+    begun, cancelled = threading.Event(), threading.Event()
+
+    @app.route("/")
+    async def view():
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    door = LiveDoor(app)
+    with socket.create_connection((door.connection.host, door.connection.port), timeout=20) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert begun.wait(10)
+        door.server.stop(0.1)
+        assert cancelled.wait(10)
+
+
+def test_a_view_that_never_lets_go_is_not_waited_for_by_sync_views(app):
+    begun, over = threading.Event(), threading.Event()
+
+    @app.route("/hold")
+    async def hold():
+        begun.set()
+        over.wait(20)
+        return "held"
+
+    @app.route("/plain")
+    def plain():
+        return "plain"
+
+    door = LiveDoor(app)
+    with socket.create_connection((door.connection.host, door.connection.port), timeout=20) as sock:
+        sock.sendall(b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert begun.wait(10)
+        assert door.exchange("GET", "http://localhost/plain", [], b"").text == "plain"
+        over.set()
+        assert sock.recv(65536).endswith(b"held")
+    door.close()
+
+
+def test_signals_are_sent_in_flask_s_order_around_a_coroutine_view(app, live):
+    pytest.importorskip("blinker")
+    from hipflask import signals
+
+    heard: list[str] = []
+    names = [
+        "appcontext_pushed",
+        "request_started",
+        "request_finished",
+        "request_tearing_down",
+        "appcontext_tearing_down",
+        "appcontext_popped",
+    ]
+    receivers = []
+    for name in names:
+
+        def receive(sender, _name=name, **values):
+            heard.append(_name)
+
+        receivers.append(receive)
+        getattr(signals, name).connect(receive, app)
+
+    async def receive_async(sender, **values):
+        await asyncio.sleep(0)
+        heard.append("async")
+
+    signals.request_finished.connect(receive_async, app)
+
+    @app.route("/")
+    async def view():
+        return "heard"
+
+    assert live.get("/").text == "heard"
+    heard.remove("async")
+    assert heard == names
+
+
+def test_blueprint_hooks_and_handlers_apply(app, client):
+    from hipflask import Blueprint
+
+    calls: list[str] = []
+    outer, inner = Blueprint("outer", __name__), Blueprint("inner", __name__)
+    for scope, name in ((app, "app"), (outer, "outer"), (inner, "inner")):
+
+        @scope.before_request
+        async def before(name=name):
+            calls.append(f"before {name}")
+
+        @scope.after_request
+        async def after(response, name=name):
+            calls.append(f"after {name}")
+            return response
+
+        @scope.teardown_request
+        def teardown(error, name=name):
+            calls.append(f"teardown {name}")
+
+    @inner.errorhandler(ZeroDivisionError)
+    async def handler(error):
+        return f"handled by {request.blueprint}"
+
+    @inner.route("/<int:by>")
+    async def divide(by):
+        return str(1 // by)
+
+    outer.register_blueprint(inner)
+    app.register_blueprint(outer)
+    assert client.get("/0").text == "handled by outer.inner"
+    order = ["app", "outer", "inner"]
+    assert calls == [
+        *[f"before {name}" for name in order],
+        *[f"after {name}" for name in reversed(order)],
+        *[f"teardown {name}" for name in reversed(order)],
+    ]
+
+
+def test_what_a_view_returns_becomes_a_response(app, client):
+    @app.route("/<kind>")
+    async def view(kind):
+        await asyncio.sleep(0)
+        return {
+            "pair": ("pair", 201),
+            "headers": ("headers", 202, {"X-Y": "z"}),
+            "dict": {"a": 1},
+            "response": Response("response", 203),
+            "generator": (str(i) for i in range(3)),
+            "none": None,
+        }[kind]
+
+    assert (client.get("/pair").text, client.get("/pair").status_code) == ("pair", 201)
+    assert client.get("/headers").header("X-Y") == "z"
+    assert client.get("/dict").json == {"a": 1}
+    assert client.get("/response").status_code == 203
+    assert client.get("/generator").text == "012"
+    assert client.get("/none").status_code == 500
+    assert client.open("/pair", "HEAD").text == ""
+    assert client.open("/pair", "OPTIONS").header("Allow") is not None
+    assert client.post("/pair").status_code == 405
+
+
+def test_a_body_that_is_still_arriving_does_not_hold_up_the_loop(app, live):
+    names: list[str] = []
+
+    @app.post("/")
+    async def view():
+        names.append(threading.current_thread().name)
+        await asyncio.sleep(0)
+        return str(len(request.get_data()))
+
+    for size in (1 << 20, 17 << 20, 1):
+        assert live.post("/", data=b"x" * size).text == str(size)
+    assert names[0] == names[2] == "hipflask-loop"
+    assert names[1] != "hipflask-loop"
+
+
+def test_a_response_is_closed_once_its_context_is_gone(app, client):
+    from hipflask import has_request_context
+
+    calls: list[str] = []
+
+    @app.teardown_request
+    async def teardown(error):
+        calls.append("teardown")
+
+    @app.route("/<kind>")
+    async def view(kind):
+        await asyncio.sleep(0)
+        response = Response("text" if kind == "whole" else iter(["te", "xt"]))
+        response.call_on_close(lambda: calls.append(f"closed {has_request_context()}"))
+        return response
+
+    for kind in ("whole", "pieces"):
+        calls.clear()
+        assert client.get(f"/{kind}").text == "text"
+        assert calls == ["teardown", "closed False"]
+
+
+def test_a_response_that_cannot_be_sent_is_a_500_nobody_else_is_told_of(app, live, caplog):
+    errors: list[object] = []
+
+    @app.teardown_request
+    def teardown(error):
+        errors.append(error)
+
+    @app.errorhandler(500)
+    def handler(error):
+        return "not this"
+
+    @app.route("/")
+    async def view():
+        return Response("", 42)
+
+    answer = live.get("/")
+    assert (answer.status_code, "Internal Server Error" in answer.text) == (500, True)
+    assert errors == [None]
+
+
+def test_an_error_of_a_teardown_function_is_a_500(app, live):
+    @app.teardown_request
+    async def teardown(error):
+        raise RuntimeError("torn")
+
+    @app.route("/")
+    async def view():
+        return "view"
+
+    assert live.get("/").status_code == 500
