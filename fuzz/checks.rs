@@ -1,6 +1,9 @@
 //! What must hold for any bytes. Run by the fuzz targets, and on generated input by `cargo test`.
 
-use hipflask_http::multipart::{Event, Multipart, MultipartLimits};
+use hipflask_http::multipart::{self, Multipart, MultipartLimits};
+use hipflask_http::websocket::{
+    self, Control, Decoder, Deflate, DeflatePolicy, Encoder, Event, Kind, Role, SharedMessage,
+};
 use hipflask_http::{BodyDecoder, Error, Framing, Limits, RequestHead, Underscores, cookie, field, query};
 
 /// Small limits, so that short input meets them.
@@ -142,22 +145,22 @@ fn split(
     for mut piece in data.chunks(size) {
         while let Some(event) = parser.next(&mut piece)? {
             match event {
-                Event::Part(part) => {
+                multipart::Event::Part(part) => {
                     assert!(!open);
                     open = true;
                     parts.push((format!("{part:?}"), Vec::new()));
                 }
-                Event::Data(bytes) => {
+                multipart::Event::Data(bytes) => {
                     assert!(open && !bytes.is_empty());
                     if let Some((_, data)) = parts.last_mut() {
                         data.extend_from_slice(bytes);
                     }
                 }
-                Event::PartEnd => {
+                multipart::Event::PartEnd => {
                     assert!(open);
                     open = false;
                 }
-                Event::End => assert!(!open),
+                multipart::Event::End => assert!(!open),
             }
         }
         assert!(piece.is_empty());
@@ -216,5 +219,128 @@ pub(crate) fn options(data: &[u8]) {
             ("v", Some(&*text), Some("c"))
         );
         assert_eq!(field::unquote(&field::quote(&text, false)), text);
+    }
+}
+
+/// What was agreed on, from a byte: whether messages are compressed, and how.
+fn deflate(choice: u8) -> Option<Deflate> {
+    (choice & 1 != 0).then(|| Deflate {
+        server_takeover: choice & 2 != 0,
+        client_takeover: choice & 4 != 0,
+        server_window_bits: 9 + (choice >> 3) % 7,
+        client_window_bits: 9 + (choice >> 4) % 7,
+        level: 1 + choice % 9,
+        threshold: usize::from(choice & 8),
+    })
+}
+
+type Frames = (Vec<Event>, Result<(), websocket::Error>);
+
+fn frames(mut decoder: Decoder, data: &[u8], size: usize) -> Frames {
+    let mut events = Vec::new();
+    for mut piece in data.chunks(size) {
+        loop {
+            match decoder.next(&mut piece) {
+                Ok(Some(event)) => events.push(event),
+                Ok(None) => break,
+                Err(error) => return (events, Err(error)),
+            }
+        }
+        assert!(piece.is_empty());
+    }
+    (events, Ok(()))
+}
+
+/// Frames are read alike however they arrive, and nothing in them exceeds a limit. The first byte chooses the role and
+/// what was agreed on.
+pub(crate) fn frame(data: &[u8]) {
+    let Some((&choice, data)) = data.split_first() else { return };
+    let role = if choice & 0x80 == 0 { Role::Server } else { Role::Client };
+    let deflate = deflate(choice);
+    for message in [20, 1 << 16] {
+        let decoder = || Decoder::new(role, websocket::Limits { message }, deflate.as_ref());
+        let whole = frames(decoder(), data, usize::MAX);
+        for size in [1, 2, 7] {
+            assert_eq!(whole, frames(decoder(), data, size), "in pieces of {size}");
+        }
+        for event in &whole.0 {
+            match event {
+                Event::Text(text) => assert!(text.len() <= message),
+                Event::Binary(bytes) => assert!(bytes.len() <= message),
+                Event::Ping(bytes) | Event::Pong(bytes) => assert!(bytes.len() <= websocket::CONTROL),
+                Event::Close(close) => assert!(close.reason.len() <= 123),
+            }
+        }
+    }
+}
+
+/// Messages come back as they were written, in whatever frames, compressed or not. The first bytes choose how.
+pub(crate) fn messages(data: &[u8]) {
+    let [choice, size, count, data @ ..] = data else { return };
+    let deflate = deflate(*choice);
+    let (mut encoder, role) = match choice & 0x80 {
+        0 => (Encoder::client(deflate.as_ref(), u64::from(*count)), Role::Server),
+        _ => (Encoder::server(deflate.as_ref()), Role::Client),
+    };
+    let mut bytes = Vec::new();
+    let mut expected = Vec::new();
+    for (at, part) in data.chunks(data.len() / (usize::from(*count % 4) + 1) + 1).enumerate() {
+        let text = String::from_utf8_lossy(part);
+        if at % 2 == 0 {
+            encoder.message(Kind::Text, text.as_bytes(), &mut bytes);
+        } else {
+            encoder.fragmented(Kind::Text, text.as_bytes(), usize::from(*size), &mut bytes);
+        }
+        expected.push(Event::Text(text.into_owned()));
+        encoder.fragmented(Kind::Binary, part, usize::from(*size) + 1, &mut bytes);
+        expected.push(Event::Binary(part.to_vec()));
+        if role == Role::Client {
+            let shared = SharedMessage::new(Kind::Binary, part.to_vec(), &DeflatePolicy::default());
+            bytes.extend_from_slice(&encoder.shared(&shared));
+            expected.push(Event::Binary(part.to_vec()));
+        }
+        if encoder.control(Control::Ping, part, &mut bytes).is_ok() {
+            expected.push(Event::Ping(part.to_vec()));
+        }
+    }
+    encoder.close(Some(1000), "", &mut bytes);
+    expected.push(Event::Close(websocket::Close { code: Some(1000), reason: String::new() }));
+    let decoder = || Decoder::new(role, websocket::Limits::default(), deflate.as_ref());
+    for piece in [usize::MAX, 1, usize::from(*size) + 1] {
+        assert_eq!(frames(decoder(), &bytes, piece), (expected.clone(), Ok(())));
+    }
+}
+
+/// A handshake is judged without a panic, and its answer holds nothing that would end a field.
+pub(crate) fn handshake(data: &[u8]) {
+    let text = |name: &str| {
+        let start = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{name}"
+        );
+        [start.as_bytes(), data, b"\r\n\r\n"].concat()
+    };
+    let names = [
+        "",
+        "Sec-WebSocket-Extensions: ",
+        "Sec-WebSocket-Protocol: ",
+        "Sec-WebSocket-Extensions: \
+        permessage-deflate; ",
+    ];
+    for bytes in names.iter().map(|name| text(name)).chain([data.to_vec()]) {
+        let mut head = RequestHead::new();
+        if !matches!(head.parse(&bytes, &Limits::default()), Ok(Some(_))) {
+            continue;
+        }
+        for policy in [None, Some(DeflatePolicy::default())] {
+            let Ok(handshake) = websocket::accept(&head, policy.as_ref()) else { continue };
+            for protocol in &handshake.protocols {
+                assert_eq!(handshake.choose([protocol.as_str()]), Some(protocol.as_str()));
+            }
+            assert!(handshake.deflate.is_none() || policy.is_some());
+            for (_, value) in handshake.fields(handshake.protocols.first().map(String::as_str)) {
+                assert!(value.bytes().all(|byte| (b' '..127).contains(&byte)), "{value:?}");
+            }
+        }
     }
 }

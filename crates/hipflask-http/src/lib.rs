@@ -2,7 +2,8 @@
 //!
 //! Knows no socket, clock, thread or Python. A server feeds what it has read to [`RequestHead::parse`], then to a
 //! [`BodyDecoder`], and writes what [`response::ResponseWriter`] makes. The other modules read and write the values
-//! inside fields and bodies: queries and forms, cookies, multipart, ranges, conditions, dates.
+//! inside fields and bodies: queries and forms, cookies, multipart, ranges, conditions, dates. [`websocket`] is the
+//! protocol that a connection may change to.
 //!
 //! Strict by default: whatever two readers could understand differently is an [`Error`], and an error ends the
 //! connection. Leniency is a named member of [`Limits`].
@@ -24,6 +25,7 @@ pub mod response;
 mod status;
 mod target;
 mod token;
+pub mod websocket;
 
 pub use body::BodyDecoder;
 pub use error::Error;

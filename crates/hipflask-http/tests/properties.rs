@@ -130,6 +130,58 @@ const TEXT: &[&[u8]] = &[
     b"\"b;c\"",
 ];
 
+/// Frames as a client may send them, and almost: heads, keys and payloads.
+const FRAMES: &[&[u8]] = &[
+    b"\x01",
+    b"\x03",
+    b"\x81\x85\x00\x00\x00\x00Hello",
+    b"\x01\x83\x01\x02\x03\x04abc",
+    b"\x01\x82\x00\x00\x00\x00\xc3\xa9",
+    b"\x01\x81\x00\x00\x00\x00\xc3",
+    b"\x00\x81\x00\x00\x00\x00\xa9",
+    b"\x80\x80\x00\x00\x00\x00",
+    b"\x80\x81\x00\x00\x00\x00a",
+    b"\x02\x81\x00\x00\x00\x00a",
+    b"\x89\x80\x00\x00\x00\x00",
+    b"\x8a\x81\x00\x00\x00\x00p",
+    b"\x88\x82\x00\x00\x00\x00\x03\xe8",
+    b"\x82\xfe\x00\x7e",
+    b"\x82\xff\x00\x00\x00\x00\x00\x01\x00\x00",
+    b"\xc1\x87\x00\x00\x00\x00\xf2\x48\xcd\xc9\xc9\x07\x00",
+    b"\xc1\x85\x00\x00\x00\x00\xf2\x00\x11\x00\x00",
+    b"\x41\x83\x00\x00\x00\x00\xf3\x48\xcd",
+    b"\x80\x85\x00\x00\x00\x00\xc9\xc9\x07\x00\x00",
+    b"\xc1\x84\x00\x00\x00\x00\x4a\x04\x02\x00",
+    b"\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00",
+    b"\x81\x05Hello",
+    b"\x00",
+    b"\xff",
+];
+
+const HANDSHAKE: &[&[u8]] = &[
+    b"permessage-deflate",
+    b"; ",
+    b", ",
+    b"server_no_context_takeover",
+    b"client_no_context_takeover",
+    b"server_max_window_bits",
+    b"client_max_window_bits",
+    b"=",
+    b"=10",
+    b"=\"9\"",
+    b"\"",
+    b"\\",
+    b"chat",
+    b"a",
+    b" ",
+    b"\t",
+    b"\r\n",
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    b"Sec-WebSocket-Version: 13",
+    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n",
+    b"\r\n\r\n",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -164,6 +216,26 @@ proptest! {
     }
 
     #[test]
+    fn frames_are_read_alike_however_they_arrive(data in words(FRAMES)) {
+        checks::frame(&data);
+    }
+
+    #[test]
+    fn handshakes_are_judged(data in words(HANDSHAKE)) {
+        checks::handshake(&data);
+    }
+
+    #[test]
+    fn messages_survive_the_round_trip(data in vec(any::<u8>(), 0..300)) {
+        checks::messages(&data);
+    }
+
+    #[test]
+    fn messages_that_compress_survive_the_round_trip(data in words(TEXT), start in any::<[u8; 3]>()) {
+        checks::messages(&[&start[..], &data].concat());
+    }
+
+    #[test]
     fn noise_breaks_nothing(data in vec(any::<u8>(), 0..300)) {
         checks::head(&data);
         checks::chunked(&data);
@@ -171,5 +243,7 @@ proptest! {
         checks::cookies(&data);
         checks::queries(&data);
         checks::options(&data);
+        checks::frame(&data);
+        checks::handshake(&data);
     }
 }
