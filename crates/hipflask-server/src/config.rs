@@ -84,6 +84,9 @@ pub struct Config {
     /// All bodies that are being read before their views are called, at most; with more, views read theirs themselves.
     /// 64 MiB: many slow clients together cannot take more.
     pub buffer_bodies: u64,
+    /// Bytes that an [`Outlet`](crate::Outlet) holds for a client that does not take them. 1 MiB: seconds of events or
+    /// messages; who lags behind further is better cut off than served from memory.
+    pub outlet_queue: usize,
     /// What is left of an unread body up to this size is read and dropped to keep the connection. 64 KiB.
     pub drain_body: u64,
     /// What [`Running::stop`](crate::Running::stop) waits for requests by default. 30 s.
@@ -108,6 +111,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             buffer_body: 256 * 1024,
             buffer_bodies: 64 * 1024 * 1024,
+            outlet_queue: 1024 * 1024,
             drain_body: 64 * 1024,
             grace: Duration::from_secs(30),
             tell_answers: false,

@@ -4,7 +4,7 @@
 //! threads; see `reactor.rs` and `serve.rs`.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -15,12 +15,17 @@ use hipflask_http::{BodyDecoder, Error, Limits, RequestHead};
 use crate::body::{BodySource, Pace};
 use crate::exchange::ConnInfo;
 use crate::history::RouteHistory;
+use crate::outflow::Outflow;
+use crate::outlet::Slice;
 use crate::sys::Socket;
 
 /// What one read asks for; also the size of a pooled buffer.
 pub(crate) const READ: usize = 16 * 1024;
 /// Answers to pipelined requests are sent together up to this size.
 pub(crate) const BATCH: usize = 64 * 1024;
+
+/// Pieces of an outlet that go out in one call, at most.
+const SLICES: usize = 32;
 
 /// A routed request that waits for its body.
 pub(crate) struct Pending<T> {
@@ -65,6 +70,8 @@ pub(crate) enum Phase<T> {
     Drain(Box<(BodyDecoder, Pace)>),
     /// Asks a source for the next piece of a response.
     Stream(Box<Streaming>),
+    /// Sends what an outlet is given.
+    Outlet(Box<Outflow>),
     /// Has said its last word and reads until the client has heard it; so many bytes at most, since then.
     Linger(usize, Instant),
 }
@@ -204,7 +211,9 @@ impl<T> Conn<T> {
     }
 
     pub(crate) fn has_output(&self) -> bool {
-        self.out_at < self.out.len() || self.file.is_some()
+        self.out_at < self.out.len()
+            || self.file.is_some()
+            || matches!(&self.phase, Phase::Outlet(flow) if !flow.going().is_empty())
     }
 
     /// Marks bytes as used.
@@ -311,6 +320,48 @@ impl<T> Conn<T> {
         }
         self.writing = None;
         Pushed::Done
+    }
+
+    /// Writes the buffer and what an outlet was given, as much as the socket takes. Detached.
+    pub(crate) fn pour(&mut self) -> Pushed {
+        loop {
+            let Phase::Outlet(flow) = &self.phase else { return Pushed::Done };
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let head = self.out.get(self.out_at..).unwrap_or_default();
+            let pieces = flow.going().iter().map(Slice::bytes);
+            let parts = std::iter::once(head).filter(|head| !head.is_empty()).chain(pieces);
+            let count = slices.iter_mut().zip(parts).map(|(slice, part)| *slice = IoSlice::new(part)).count();
+            if count == 0 {
+                self.out.clear();
+                self.out_at = 0;
+                self.writing = None;
+                return Pushed::Done;
+            }
+            let head = head.len();
+            match self.socket.send_slices(slices.get(..count).unwrap_or_default()) {
+                Ok(count) => {
+                    let from_buffer = count.min(head);
+                    self.wrote(from_buffer, true);
+                    self.poured(count - from_buffer);
+                }
+                Err(error) => {
+                    if let Some(pushed) = self.stopped(&error) {
+                        return pushed;
+                    }
+                }
+            }
+        }
+    }
+
+    fn poured(&mut self, count: usize) {
+        self.sent += count as u64;
+        let now = Instant::now();
+        if let Some(pace) = &mut self.writing {
+            pace.progress(now, count);
+        }
+        if let Phase::Outlet(flow) = &mut self.phase {
+            flow.took(count, now);
+        }
     }
 
     fn wrote(&mut self, count: usize, from_buffer: bool) {

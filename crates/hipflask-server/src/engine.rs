@@ -1,5 +1,6 @@
-//! The threads: their lives, what they share, and the watchdog. [`leader`] and [`work`] have what they do.
+//! The threads: their lives, what they share, and the watchdog. [`leader`], [`feed`] and [`work`] have what they do.
 
+mod feed;
 mod later;
 mod leader;
 mod work;
@@ -22,6 +23,7 @@ use crate::pool::{Done, Job, Pool};
 use crate::reactor::Reactor;
 use crate::reply::{Reply, Standing};
 use crate::sys::Bell;
+use crate::waker::Waker;
 use crate::word::{Lead, Seat};
 
 /// Longest time that a leader stays attached while it reads, parses and writes: the others want the interpreter too.
@@ -49,10 +51,7 @@ pub(crate) struct Engine<H: Handler> {
     /// Connections on their way back from workers.
     #[allow(clippy::vec_box, reason = "they move on into the slab as they are")]
     inbox: Mutex<Vec<Box<Conn<H::Ticket>>>>,
-    inbox_full: AtomicBool,
-    /// The leader waits in the poller and must be woken.
-    asleep: AtomicBool,
-    bell: Bell,
+    waker: Arc<Waker>,
     watchdog: OnceLock<Thread>,
     watchdog_sleeps: AtomicBool,
     unproven: AtomicBool,
@@ -95,9 +94,7 @@ impl<H: Handler> Engine<H> {
             collecting: Arc::default(),
             seat,
             inbox: Mutex::new(Vec::new()),
-            inbox_full: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
-            bell,
+            waker: Arc::new(Waker::new(bell)),
             watchdog: OnceLock::new(),
             watchdog_sleeps: AtomicBool::new(false),
             unproven: AtomicBool::new(false),
@@ -124,7 +121,7 @@ impl<H: Handler> Engine<H> {
             *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
         }
         self.stops.fetch_add(1, Ordering::SeqCst);
-        self.bell.ring();
+        self.waker.ring();
     }
 
     /// Waits until all is over; false when the time is. Threads whose view does not come back are not waited for.
@@ -160,13 +157,13 @@ impl<H: Handler> Engine<H> {
             thread: self.handler.start_thread(),
             attached: None,
             clock: Instant::now(),
-            standing: Standing::new(self.config.server_name.as_deref()),
+            standing: Standing::new(&self.config),
         };
         let mut done = Done::Nothing;
         loop {
             let (job, tell) = self.pool.next(done);
             if tell {
-                self.bell.ring();
+                self.waker.ring();
             }
             done = Done::Nothing;
             let lived = catch_unwind(AssertUnwindSafe(|| match job {
@@ -208,9 +205,11 @@ impl<H: Handler> Engine<H> {
     /// Gives a connection back to the reactor.
     fn give_back(&self, conn: Link<H>) {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
-        self.inbox_full.store(true, Ordering::SeqCst);
-        if self.asleep.swap(false, Ordering::SeqCst) {
-            self.bell.ring();
+        self.waker.call();
+        if self.ended.load(Ordering::SeqCst) {
+            // Nobody will look again, and whoever feeds it must hear that it is over.
+            let late = std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
+            drop(late);
         }
     }
 

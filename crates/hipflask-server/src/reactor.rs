@@ -96,6 +96,8 @@ pub(crate) struct Reactor<T> {
     pub(crate) returned: VecDeque<Box<Conn<T>>>,
     /// Connections that have more to do than their share of a batch.
     pub(crate) again: VecDeque<u64>,
+    /// Connections whose outlets have been given something.
+    pub(crate) woken: VecDeque<u64>,
     /// Connections that are not read until the workers' queue is shorter.
     pub(crate) throttled: Vec<u64>,
     /// The client of this deferred request ended with the last event.
@@ -136,6 +138,7 @@ impl<T> Reactor<T> {
             due: Vec::new(),
             returned: VecDeque::new(),
             again: VecDeque::new(),
+            woken: VecDeque::new(),
             throttled: Vec::new(),
             gone: None,
             slots: Vec::new(),
@@ -357,14 +360,19 @@ impl<T> Reactor<T> {
             conn.began = None;
             self.reclaim(std::mem::take(&mut conn.inbuf));
             self.reclaim(std::mem::take(&mut conn.out));
+        } else if matches!(conn.phase, Phase::Outlet(_)) {
+            self.slim(&mut conn);
         } else if matches!(conn.phase, Phase::Ready) && conn.began.is_none() {
             conn.began = Some(self.now);
         }
-        let deadline = self.deadline(&conn) - self.start;
+        let deadline = self.deadline(&conn).map(|deadline| deadline.saturating_duration_since(self.start));
         let wants_write = conn.has_output();
         let token = conn.token;
         let Some(slot) = self.slots.get_mut(index(token)) else { return };
-        self.wheel.set(&mut slot.timer, token, deadline);
+        match deadline {
+            Some(deadline) => self.wheel.set(&mut slot.timer, token, deadline),
+            None => Wheel::clear(&mut slot.timer),
+        }
         if wants_write != slot.writing {
             slot.writing = wants_write;
             let interest = if wants_write { Interest::ReadWrite } else { Interest::Read };
@@ -373,14 +381,30 @@ impl<T> Reactor<T> {
         slot.conn = Some(conn);
     }
 
-    /// When a connection's patience ends.
-    fn deadline(&self, conn: &Conn<T>) -> Instant {
+    /// Lets a connection that may stay open for hours hold no more memory than it needs.
+    fn slim(&mut self, conn: &mut Conn<T>) {
+        if !conn.has_output() {
+            self.reclaim(std::mem::take(&mut conn.out));
+        }
+        let left = conn.unread();
+        if left.is_empty() {
+            self.reclaim(std::mem::take(&mut conn.inbuf));
+        } else if conn.inbuf.capacity() >= READ && left.len() < READ / 4 {
+            let left = left.to_vec();
+            self.reclaim(std::mem::replace(&mut conn.inbuf, left));
+            conn.at = 0;
+        }
+    }
+
+    /// When a connection's patience with its client ends.
+    pub(crate) fn patience_ends(&self, conn: &Conn<T>) -> Option<Instant> {
         let timeouts = &self.timeouts;
         if conn.has_output() {
             let fresh = self.now + timeouts.write;
-            return conn.writing.map_or(fresh, |pace| pace.deadline(timeouts.write, timeouts.write_rate));
+            let paced = conn.writing.map(|pace| pace.deadline(timeouts.write, timeouts.write_rate));
+            return Some(paced.unwrap_or(fresh));
         }
-        match &conn.phase {
+        Some(match &conn.phase {
             Phase::Ready => match conn.began {
                 Some(began) => began + timeouts.header,
                 None if conn.used => self.now + timeouts.idle,
@@ -390,7 +414,15 @@ impl<T> Reactor<T> {
             Phase::Drain(drain) => drain.1.deadline(timeouts.body, timeouts.body_rate),
             Phase::Stream(_) => self.now + timeouts.write,
             Phase::Linger(_, since) => *since + timeouts.linger,
-        }
+            // A quiet stream may stay quiet.
+            Phase::Outlet(_) => return None,
+        })
+    }
+
+    /// When a connection wants to be looked after though nothing happens.
+    fn deadline(&self, conn: &Conn<T>) -> Option<Instant> {
+        let due = if let Phase::Outlet(flow) = &conn.phase { flow.due() } else { None };
+        self.patience_ends(conn).into_iter().chain(due).min()
     }
 
     /// Closes a connection.
@@ -435,6 +467,7 @@ impl<T> Reactor<T> {
             || !self.due.is_empty()
             || !self.returned.is_empty()
             || !self.again.is_empty()
+            || !self.woken.is_empty()
     }
 
     /// Takes in what has reached the listeners, and closes them.
@@ -451,6 +484,12 @@ impl<T> Reactor<T> {
     pub(crate) fn idle(&self) -> Vec<u64> {
         let idle = |slot: &&Slot<T>| slot.conn.as_ref().is_some_and(|conn| conn.is_idle());
         self.slots.iter().filter(idle).filter_map(|slot| slot.conn.as_ref()).map(|conn| conn.token).collect()
+    }
+
+    /// The connections that outlets feed.
+    pub(crate) fn outlets(&self) -> Vec<u64> {
+        let conns = self.slots.iter().filter_map(|slot| slot.conn.as_deref());
+        conns.filter(|conn| matches!(conn.phase, Phase::Outlet(_))).map(|conn| conn.token).collect()
     }
 
     /// Ends all connections, those that workers have as well; gives the names of those that are deferred.

@@ -11,21 +11,26 @@ use hipflask_http::{RequestHead, Version};
 pub use hipflask_http::response::FieldError;
 
 use crate::body::{BodySource, Lender};
+use crate::config::Config;
+use crate::outflow::Outflow;
+use crate::outlet::{Outlet, Upgraded};
 use crate::sys;
 
-/// The fields `Date` and `Server`, renewed once a second.
+/// What all responses share: the fields `Date` and `Server`, renewed once a second, and a setting.
 #[derive(Clone, Debug)]
 pub(crate) struct Standing {
     second: u64,
     server: String,
     stamp: Stamp,
+    outlet_queue: usize,
 }
 
 impl Standing {
-    pub(crate) fn new(server: Option<&str>) -> Standing {
-        let server = server.unwrap_or_default().to_owned();
+    pub(crate) fn new(config: &Config) -> Standing {
+        let server = config.server_name.clone().unwrap_or_default();
         let second = sys::seconds();
-        Standing { second, stamp: Stamp::new(&server, seconds(second)), server }
+        let stamp = Stamp::new(&server, seconds(second));
+        Standing { second, stamp, server, outlet_queue: config.outlet_queue }
     }
 
     /// Brings the date up to date; once per batch is enough.
@@ -52,6 +57,9 @@ pub(crate) fn asked_unknown() -> Exchange {
     Exchange { version: Version::Http11, keep_alive: false, head: false }
 }
 
+/// The one 1xx that ends an exchange.
+const SWITCHING: u16 = 101;
+
 /// What follows what has been written.
 pub(crate) enum Payload {
     /// Nothing.
@@ -72,6 +80,8 @@ pub(crate) enum Payload {
         /// How its pieces are framed.
         encoder: BodyEncoder,
     },
+    /// An outlet that anybody feeds.
+    Outlet(Box<Outflow>),
 }
 
 /// A complete response head and what follows it.
@@ -81,8 +91,8 @@ pub(crate) struct Answer {
     pub(crate) payload: Payload,
 }
 
-/// A response under construction. [`Reply::body`], [`Reply::pieces`], [`Reply::file`] and [`Reply::stream`] complete it;
-/// whatever is asked of it afterwards has no effect, except for [`Reply::reset`], which takes the response back.
+/// A response under construction. [`Reply::body`], [`Reply::pieces`], [`Reply::file`], [`Reply::stream`],
+/// [`Reply::outlet`] and [`Reply::upgrade`] complete it; whatever is asked of it afterwards has no effect, except for [`Reply::reset`], which takes the response back.
 pub struct Reply<'a> {
     writer: ResponseWriter<'a>,
     standing: &'a Standing,
@@ -109,8 +119,9 @@ impl<'a> Reply<'a> {
     /// cannot be sent the usual one.
     pub fn start(&mut self, status: u16, reason: Option<&str>) {
         if self.answer.is_none() {
-            // 1xx is never a final response (RFC 9110 §15.2).
-            let status = if (200..1000).contains(&status) { status } else { 500 };
+            // Another 1xx is never a final response (RFC 9110 §15.2).
+            let fits = (200..1000).contains(&status) || status == SWITCHING;
+            let status = if fits { status } else { 500 };
             if self.writer.start(status, reason).is_err() {
                 // Cannot fail: the status is good and there is no reason.
                 let _ = self.writer.start(status, None);
@@ -177,6 +188,47 @@ impl<'a> Reply<'a> {
         });
     }
 
+    /// Completes the response's head; its body is what the outlet is given, from any thread, now or later, and ends
+    /// with [`Outlet::finish`]. `length` is that of the whole, where it is known. A response that has no body (to HEAD,
+    /// 204, 304) has an outlet that is over from the start.
+    ///
+    /// A client that closes its side counts as gone while the body is not finished, as one does that only reads: it
+    /// cannot be told from one that has left.
+    pub fn outlet(&mut self, length: Option<u64>) -> Outlet {
+        let most = self.standing.outlet_queue;
+        let mut outlet = None;
+        self.complete(|writer, stamp| {
+            let finished = match length {
+                Some(length) => writer.finish_with_length(stamp, length),
+                None => writer.finish_with_stream(stamp),
+            };
+            let made = outlet.insert(Outlet::new(finished.framing, most, false));
+            let payload = match finished.framing {
+                BodyFraming::None => None,
+                _ => Some(Payload::Outlet(Box::new(Outflow::new(made, None)))),
+            };
+            (finished, payload)
+        });
+        outlet.unwrap_or_else(|| Outlet::new(BodyFraming::None, most, false))
+    }
+
+    /// Completes the response with 101 Switching Protocols: what comes behind the request's head, and what is sent, is
+    /// the protocol's from then on. Write the fields before, after [`Reply::start`] with 101.
+    pub fn upgrade(&mut self, protocol: Box<dyn Upgraded>) -> Outlet {
+        let most = self.standing.outlet_queue;
+        if self.writer.status() != SWITCHING && !self.is_complete() {
+            self.start(SWITCHING, None);
+        }
+        let outlet = Outlet::new(BodyFraming::Close, most, true);
+        // Dropped, and so told that it is over, if the response is complete already.
+        let flow = Box::new(Outflow::new(&outlet, Some(protocol)));
+        self.complete(|writer, stamp| {
+            let finished = writer.finish_with_stream(stamp);
+            (finished, Some(Payload::Outlet(flow)))
+        });
+        outlet
+    }
+
     /// Drops what was begun or completed: nothing of it has been sent yet. A file is closed, a stream dropped.
     pub fn reset(&mut self) {
         self.answer = None;
@@ -227,7 +279,9 @@ impl<'a> Reply<'a> {
 
     /// The complete response; an incomplete one becomes a 500.
     pub(crate) fn finish(mut self) -> Answer {
-        if self.answer.is_none() {
+        let is_upgrade =
+            |answer: &Answer| matches!(&answer.payload, Payload::Outlet(flow) if flow.is_upgraded());
+        if self.answer.as_ref().is_none_or(|answer| answer.status == SWITCHING && !is_upgrade(answer)) {
             self.reset();
             self.start(500, None);
             self.body(b"");

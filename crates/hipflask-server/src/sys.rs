@@ -7,7 +7,7 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -214,6 +214,17 @@ impl Socket {
             )
         };
         length(sent as libc::ssize_t)
+    }
+
+    /// Sends what the socket takes now of bytes that lie in several places.
+    pub(crate) fn send_slices(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        // SAFETY: zeroed memory is a valid `msghdr`: no address, nothing to send.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        // The standard library promises that an `IoSlice` is laid out as an `iovec`; sending does not write to it.
+        message.msg_iov = slices.as_ptr().cast_mut().cast();
+        message.msg_iovlen = slices.len() as _;
+        // SAFETY: `message` names as many readable buffers as `slices` has, all borrowed for the call.
+        length(unsafe { libc::sendmsg(self.fd.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) })
     }
 
     /// Sends a part of a file without copying it here; 0 means that the file has become shorter.

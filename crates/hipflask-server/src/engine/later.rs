@@ -55,7 +55,7 @@ impl<H: Handler> Debt<H> {
         let spare = &self.engine.standing;
         // Not locked while `write` runs, which may wait for the interpreter.
         let kept = spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut standing = kept.unwrap_or_else(|| Standing::new(self.engine.config.server_name.as_deref()));
+        let mut standing = kept.unwrap_or_else(|| Standing::new(&self.engine.config));
         standing.refresh();
         self.conn.out.truncate(self.begin);
         let out = &mut self.conn.out;

@@ -25,6 +25,8 @@ use super::{Engine, Helm, Here, Link, message, plain};
 
 /// Steps that one connection may take before the others get their turn.
 const SHARE: usize = 64;
+/// Outlets that are looked after between two batches.
+const WOKEN: usize = 32;
 /// What a lingering connection reads at most.
 const LINGER_MOST: usize = 1 << 20;
 
@@ -70,12 +72,20 @@ impl<H: Handler> Engine<H> {
             } else if let Some(mut conn) = lead.returned.pop_front() {
                 lead.catch_up(&mut conn);
                 lead = self.advance(lead, conn, here)?;
-            } else if self.inbox_full.load(Ordering::Acquire) {
-                self.inbox_full.store(false, Ordering::SeqCst);
+            } else if self.waker.take_call() {
+                self.waker.take_tokens(&mut lead.woken);
                 let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
                 lead.returned.extend(inbox.drain(..));
             } else {
                 break;
+            }
+        }
+        // Outlets that were given something, a share of them, so that requests get their turn beside an event for
+        // thousands.
+        for _ in 0..WOKEN {
+            let Some(token) = lead.woken.pop_front() else { break };
+            if let Some(conn) = lead.check_out_again(token) {
+                lead = self.advance(lead, conn, here)?;
             }
         }
         // Those that had their share, once each.
@@ -99,10 +109,9 @@ impl<H: Handler> Engine<H> {
         // One that has become idle since the last call is closed before the leader waits again.
         let finishing = matches!(lead.stopping, Stopping::Finishing(_)) && !lead.idle().is_empty();
         let most = if lead.has_work() || finishing { Some(Duration::ZERO) } else { most };
-        self.asleep.store(true, Ordering::SeqCst);
-        let most = if self.inbox_full.load(Ordering::SeqCst) { Some(Duration::ZERO) } else { most };
+        let most = if self.waker.sleeps() { most } else { Some(Duration::ZERO) };
         let waited = lead.wait(most);
-        self.asleep.store(false, Ordering::Relaxed);
+        self.waker.woke();
         here.clock = lead.now;
         here.standing.refresh();
         if let Err(error) = waited {
@@ -118,7 +127,7 @@ impl<H: Handler> Engine<H> {
         here: &mut Here<H>,
     ) -> Option<Helm<H>> {
         if event.token == BELL {
-            self.bell.quiet();
+            self.waker.quiet();
         } else if Reactor::<H::Ticket>::is_listener(event.token) {
             // One notice each time, not one for each attempt.
             match lead.accept_some(event.token) {
@@ -175,6 +184,7 @@ impl<H: Handler> Engine<H> {
                     && conn.out.len() - conn.out_at < BATCH
             }
             Phase::Stream(stream) => stream.begin.is_some(),
+            Phase::Outlet(_) => true,
             _ => false,
         };
         if !waits && conn.has_output() {
@@ -198,6 +208,7 @@ impl<H: Handler> Engine<H> {
                 }
                 Flow::Next(lead)
             }
+            Phase::Outlet(_) => self.feed(lead, conn, here),
             Phase::Ready if conn.closing => {
                 if !conn.linger {
                     lead.close(conn);
@@ -327,8 +338,8 @@ impl<H: Handler> Engine<H> {
                 Flow::On(lead, conn)
             }
             Phase::Ready => Flow::On(lead, conn),
-            stream @ Phase::Stream(_) => {
-                conn.phase = stream;
+            other @ (Phase::Stream(_) | Phase::Outlet(_)) => {
+                conn.phase = other;
                 Flow::On(lead, conn)
             }
         }
@@ -562,16 +573,27 @@ impl<H: Handler> Engine<H> {
             lead.park(conn);
             return Some(lead);
         }
+        if let Phase::Outlet(flow) = &mut conn.phase {
+            here.detach(&*self.handler);
+            flow.keep_time(lead.now);
+            if lead.patience_ends(&conn).is_none_or(|end| end > lead.now) {
+                // Those of thousands of streams may be due at the same time.
+                lead.woken.push_back(conn.token);
+                lead.park(conn);
+                return Some(lead);
+            }
+        }
         let reason = match &conn.phase {
             _ if conn.has_output() => {
                 self.refused_silently(&conn, "the client takes the response too slowly");
                 conn.broken = true;
+                self.end_outlet(&mut conn);
                 lead.close(conn);
                 return Some(lead);
             }
             Phase::Ready if !conn.is_idle() => "the head arrives too slowly",
             Phase::Collect(_) => "the body arrives too slowly",
-            Phase::Ready | Phase::Drain(_) | Phase::Stream(_) | Phase::Linger(..) => {
+            Phase::Ready | Phase::Drain(_) | Phase::Stream(_) | Phase::Outlet(_) | Phase::Linger(..) => {
                 lead.close(conn);
                 return Some(lead);
             }
@@ -589,6 +611,8 @@ impl<H: Handler> Engine<H> {
         if lead.stopping == Stopping::No {
             lead.stop_listening();
             lead.stopping = Stopping::LastCall(now + self.config.timeouts.last_call, now + grace);
+            let outlets = lead.outlets();
+            lead.woken.extend(outlets);
         }
         if let Stopping::LastCall(first, last) = lead.stopping
             && first <= now
@@ -617,6 +641,13 @@ impl<H: Handler> Engine<H> {
             Stopping::No => false,
         };
         if late || self.stops.load(Ordering::SeqCst) > 1 {
+            for token in lead.outlets() {
+                if let Some(mut conn) = lead.check_out_again(token) {
+                    self.end_outlet(&mut conn);
+                    conn.broken = true;
+                    lead.close(conn);
+                }
+            }
             for token in lead.cut() {
                 self.tell_gone(token);
             }

@@ -47,8 +47,13 @@ impl<H: Handler> Engine<H> {
 
     /// Writes what can be written, and gives the connection back.
     pub(super) fn hand_in(&self, mut conn: Link<H>) {
-        let starts_stream = matches!(&conn.phase, Phase::Stream(stream) if stream.begin.is_some());
-        if !starts_stream {
+        let waits = match &conn.phase {
+            Phase::Stream(stream) => stream.begin.is_some(),
+            // The leader sends the head and what is there of the body together.
+            Phase::Outlet(flow) => flow.has_news(),
+            _ => false,
+        };
+        if !waits {
             match conn.push() {
                 Pushed::Done => self.tell_answers(&mut conn),
                 Pushed::Blocked => {}
@@ -123,6 +128,10 @@ impl<H: Handler> Engine<H> {
             Payload::Stream { source, encoder } => {
                 conn.phase = Phase::Stream(Box::new(Streaming { source, encoder, begin: Some(begin) }));
             }
+            Payload::Outlet(flow) => {
+                flow.connect(&self.waker, conn.token);
+                conn.phase = Phase::Outlet(flow);
+            }
         }
     }
 
@@ -141,6 +150,10 @@ impl<H: Handler> Engine<H> {
         } else if !intake.decoder.is_done() && matches!(conn.phase, Phase::Ready) {
             conn.phase = Phase::Drain(Box::new((intake.decoder, Pace::new(Instant::now()))));
         } else if !intake.decoder.is_done() {
+            if matches!(&conn.phase, Phase::Outlet(flow) if flow.is_upgraded()) {
+                // The rest of the body would be taken for the other protocol's bytes.
+                conn.broken = true;
+            }
             // A stream answers while the body is still coming: too rare to keep the connection for.
             conn.closing = true;
             conn.linger = true;
@@ -291,7 +304,7 @@ impl<H: Handler> Engine<H> {
 
     /// Tells about the responses that are out.
     pub(super) fn tell_answers(&self, conn: &mut Conn<H::Ticket>) {
-        if conn.records.is_empty() || matches!(conn.phase, Phase::Stream(_)) {
+        if conn.records.is_empty() || matches!(conn.phase, Phase::Stream(_) | Phase::Outlet(_)) {
             return;
         }
         let now = Instant::now();

@@ -1,0 +1,73 @@
+//! How other threads tell the leader that there is something to do.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::sys::Bell;
+
+/// Wakes the leader; shared by the engine and by whoever feeds a connection from outside.
+pub(crate) struct Waker {
+    bell: Bell,
+    /// The leader waits in the poller and must be woken.
+    asleep: AtomicBool,
+    /// There is something in an inbox.
+    full: AtomicBool,
+    /// Connections whose outlets have changed, each at most once.
+    tokens: Mutex<Vec<u64>>,
+}
+
+impl Waker {
+    pub(crate) fn new(bell: Bell) -> Waker {
+        Waker {
+            bell,
+            asleep: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            tokens: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Ends the leader's wait, now or the next one.
+    pub(crate) fn ring(&self) {
+        self.bell.ring();
+    }
+
+    /// Makes the bell silent again.
+    pub(crate) fn quiet(&self) {
+        self.bell.quiet();
+    }
+
+    /// Lets the leader look into its inboxes. Many calls while it is awake ring once at most.
+    pub(crate) fn call(&self) {
+        self.full.store(true, Ordering::SeqCst);
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            self.bell.ring();
+        }
+    }
+
+    /// Lets the leader look after a connection.
+    pub(crate) fn look_after(&self, token: u64) {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+        self.call();
+    }
+
+    /// Whether the inboxes hold something; cheap. From now on new things are told anew.
+    pub(crate) fn take_call(&self) -> bool {
+        self.full.load(Ordering::Acquire) && self.full.swap(false, Ordering::SeqCst)
+    }
+
+    /// The connections to look after since the last time.
+    pub(crate) fn take_tokens(&self, into: &mut impl Extend<u64>) {
+        into.extend(self.tokens.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
+    }
+
+    /// Tells that the leader is about to wait; false if something has come meanwhile.
+    pub(crate) fn sleeps(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        !self.full.load(Ordering::SeqCst)
+    }
+
+    /// Tells that the leader has come back.
+    pub(crate) fn woke(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+}
