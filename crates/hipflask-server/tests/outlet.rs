@@ -361,6 +361,21 @@ fn a_stop_sends_farewells_and_waits_for_the_others() {
 }
 
 #[test]
+fn a_stop_ends_with_its_last_connection() {
+    let outlets = Outlets::default();
+    let timeouts = Timeouts { header: 10 * PATIENCE, idle: 10 * PATIENCE, ..Timeouts::default() };
+    let live = app(&outlets).serve(Config { timeouts, ..Config::default() });
+    let mut client = ask(&live, "/open/inline");
+    client.head();
+    let outlet = outlets.take();
+    live.running.stop(Some(10 * PATIENCE));
+    assert!(!live.running.wait_timeout(Duration::from_millis(400)), "the last call is over");
+    outlet.finish();
+    client.until(b"0\r\n\r\n");
+    assert!(live.running.wait_timeout(PATIENCE));
+}
+
+#[test]
 fn the_end_of_the_grace_cuts_and_tells() {
     let outlets = Outlets::default();
     let live = app(&outlets).serve(Config { tell_answers: true, ..Config::default() });

@@ -106,8 +106,13 @@ impl<H: Handler> Engine<H> {
             lead.again.extend(tokens);
         }
         here.detach(&*self.handler);
-        // One that has become idle since the last call is closed before the leader waits again.
-        let finishing = matches!(lead.stopping, Stopping::Finishing(_)) && !lead.idle().is_empty();
+        // One that has become idle since the last call is closed before the leader waits again, and the last one that
+        // was closed ends it all.
+        let finishing = match lead.stopping {
+            Stopping::No => false,
+            Stopping::LastCall(..) => lead.open == 0,
+            Stopping::Finishing(_) => lead.open == 0 || !lead.idle().is_empty(),
+        };
         let most = if lead.has_work() || finishing { Some(Duration::ZERO) } else { most };
         let most = if self.waker.sleeps() { most } else { Some(Duration::ZERO) };
         let waited = lead.wait(most);
