@@ -102,21 +102,37 @@ impl InputStream {
         self.take(py, &Want::Most(usize::MAX))
     }
 
-    /// Everything that is left, without a copy where nothing has been read yet.
+    /// Everything that is left, without a copy unless some of it has been read.
     pub(crate) fn take_all(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
-        if let Ok(mut left) = self.left.try_lock()
-            && left.at == 0
-            && left.stream.is_none()
-            && left.broken.is_none()
-            && self.limit.is_none_or(|limit| {
-                self.read.load(Ordering::Relaxed).saturating_add(left.held.len() as u64) <= limit
-            })
-            && !self.closed.load(Ordering::Relaxed)
-        {
-            self.read.fetch_add(left.held.len() as u64, Ordering::Relaxed);
-            return Ok(std::mem::take(&mut left.held));
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(PyValueError::new_err("I/O operation on closed file."));
         }
-        Ok(self.read_all(py)?.as_bytes().to_vec())
+        let allowed = self.allowed();
+        let most = usize::try_from(allowed.saturating_add(1)).unwrap_or(usize::MAX);
+        let ready = self.left.try_lock().is_ok_and(|left| left.settled(most));
+        if !ready {
+            py.detach(|| {
+                let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+                left.fill(most, |_| false)
+            })
+            .map_err(|error| self.broken(py, error))?;
+        }
+        let mut left = self.left.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        if left.ahead().len() as u64 > allowed {
+            drop(left);
+            return Err(crate::request::too_large(py));
+        }
+        let at = std::mem::take(&mut left.at);
+        let mut body = std::mem::take(&mut left.held);
+        drop(left);
+        body.drain(..at);
+        self.read.fetch_add(body.len() as u64, Ordering::Relaxed);
+        Ok(body)
+    }
+
+    /// How many bytes more may be read.
+    fn allowed(&self) -> u64 {
+        self.limit.map_or(u64::MAX, |limit| limit - self.read.load(Ordering::Relaxed).min(limit))
     }
 
     /// Takes what is wanted out of the body and counts it.
@@ -124,8 +140,7 @@ impl InputStream {
         if self.closed.load(Ordering::Relaxed) {
             return Err(PyValueError::new_err("I/O operation on closed file."));
         }
-        let allowed =
-            self.limit.map_or(u64::MAX, |limit| limit - self.read.load(Ordering::Relaxed).min(limit));
+        let allowed = self.allowed();
         // One byte more than allowed tells a body that ends at the limit from one that goes on.
         let ceiling = usize::try_from(allowed.saturating_add(1)).unwrap_or(usize::MAX);
         let most = match *want {

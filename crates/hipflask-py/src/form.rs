@@ -231,6 +231,9 @@ impl Decoder {
     }
 }
 
+/// The longest head of a part, in bytes: browsers send some hundred, and what follows from each line is much larger.
+pub(crate) const MOST_HEAD: usize = 16 * 1024;
+
 /// Blanks behind a delimiter that are waited for; more of them are content.
 const MOST_BLANKS: usize = 256;
 
@@ -348,6 +351,9 @@ struct MultipartDecoder {
 
 impl MultipartDecoder {
     fn part<'py>(&self, py: Python<'py>, block: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        if block.len() > MOST_HEAD {
+            return Err(crate::request::too_large(py));
+        }
         let headers = part_headers(py, block)?;
         let Some(disposition) = headers.get().value_of(py, "content-disposition") else {
             return Err(PyValueError::new_err("Missing Content-Disposition header"));
@@ -407,13 +413,17 @@ impl MultipartDecoder {
     ///
     /// Raises:
     ///     ValueError: If the message is malformed or ends early.
-    ///     RequestEntityTooLarge: If there are more than ``max_parts`` parts.
+    ///     RequestEntityTooLarge: If there are more than ``max_parts`` parts, or a part's head has more than 16 KiB.
     fn next_event<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let mut decoder = self.decoder.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
         let found = decoder.next().map_err(PyValueError::new_err)?;
         let (name, range, more) = match found {
             Found::NeedData => {
+                let endless = decoder.state == State::Part && decoder.ahead().len() > MOST_HEAD;
                 drop(decoder);
+                if endless {
+                    return Err(crate::request::too_large(py));
+                }
                 return events(py)?.getattr(intern!(py, "NEED_DATA"));
             }
             Found::Part(range) => {

@@ -16,8 +16,13 @@ use pyo3::types::{
 };
 use pyo3::{PyTypeInfo, intern};
 
+use crate::collector::CollectorPause;
+
 /// Deeper nesting is left to Python, which raises `RecursionError`; a worker's stack must hold this many levels.
 const DEEPEST: usize = 200;
+
+/// The limit of `sys.set_int_max_str_digits` that Python starts with.
+const MOST_DIGITS: usize = 4300;
 
 /// How to write: the settings of a provider and the layout of one call.
 pub(crate) struct Options<'py> {
@@ -774,6 +779,9 @@ fn http_date(year: i32, month: u8, day: u8, (hour, minute, second): (u8, u8, u8)
     format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
+/// Text up to this many bytes is read with the garbage collector as it is: it makes too few objects to matter.
+const COLLECTED: usize = 64 * 1024;
+
 /// Reads JSON text; None if Python's `json` has to, because the text is malformed or not plain.
 pub(crate) fn loads<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Option<Bound<'py, PyAny>>> {
     read(py, text, None)
@@ -797,6 +805,7 @@ fn read<'py>(
     untag: Option<&Untag<'py>>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let Ok(text) = std::str::from_utf8(text) else { return Ok(None) };
+    let _pause = (untag.is_none() && text.len() > COLLECTED).then(|| CollectorPause::new(py));
     let mut reader = Reader { py, text, at: 0, untag, depth: 0 };
     match reader.document() {
         Ok(value) => Ok(Some(value)),
@@ -876,6 +885,8 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     fn array(&mut self) -> Step<Bound<'py, PyAny>> {
+        // Before its items, as Python's reader makes it: the garbage collector is quicker with parents that are older
+        // than their children.
         let list = PyList::empty(self.py);
         if self.peek() == Some(b']') {
             self.at += 1;
@@ -1031,6 +1042,8 @@ impl<'a, 'py> Reader<'a, 'py> {
         }
         match text.parse::<i64>() {
             Ok(number) => Ok(number.into_pyobject(self.py).map_err(PyErr::from)?.into_any()),
+            // More digits than Python reads by default: it says so, or reads them if it was told to.
+            Err(_) if text.len() > MOST_DIGITS => Err(Stop::Leave),
             Err(_) => {
                 let int = PyInt::type_object(self.py);
                 int.call1((text,)).map_err(|_| Stop::Leave)

@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod collector;
 mod context;
 mod cookie_session;
 mod dispatch;

@@ -13,6 +13,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PySet, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, PyTypeInfo, ffi, intern};
 
+use crate::collector::CollectorPause;
+
 /// An argument that differs from `None` when it is not given.
 pub(crate) enum Given<'py> {
     Nothing,
@@ -51,7 +53,10 @@ pub(crate) fn unpack<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAn
     }
 }
 
-/// A `MultiDict`, or an `ImmutableMultiDict`, of these pairs; a key that comes again adds to its list.
+/// So many pairs are put into a dict with the garbage collector as it is.
+const COLLECTED: usize = 1000;
+
+/// A `MultiDict`, or an `ImmutableMultiDict`, of these pairs, whose keys are plain; a key that comes again adds to its list.
 pub(crate) fn from_pairs<'py, K, V>(
     py: Python<'py>,
     immutable: bool,
@@ -63,11 +68,16 @@ where
 {
     let class = if immutable { immutable_class(py)? } else { &MultiDict::type_object(py) };
     let made = bare(class)?;
-    for (key, value) in pairs {
+    let mut pause = None;
+    for (count, (key, value)) in pairs.into_iter().enumerate() {
+        if count == COLLECTED {
+            pause = Some(CollectorPause::new(py));
+        }
         let key = key.into_bound_py_any(py)?;
         let value = value.into_bound_py_any(py)?;
         append(&made, &key, &value)?;
     }
+    drop(pause);
     Ok(made)
 }
 
@@ -119,13 +129,12 @@ fn append<'py>(
     key: &Bound<'py, PyAny>,
     value: &Bound<'py, PyAny>,
 ) -> PyResult<()> {
-    let dict = raw(dict);
-    match dict.get_item(key)? {
-        Some(list) => match list.cast::<PyList>() {
-            Ok(list) => list.append(value),
-            Err(_) => list.call_method1(intern!(dict.py(), "append"), (value,)).map(drop),
-        },
-        None => dict.set_item(key, PyList::new(dict.py(), [value])?),
+    // One look into the dict for both cases: a form may have a great many keys.
+    let (fresh, list) = raw(dict).set_default_with_result(key, PyList::new(dict.py(), [value])?)?;
+    match list.cast::<PyList>() {
+        _ if fresh => Ok(()),
+        Ok(list) => list.append(value),
+        Err(_) => list.call_method1(intern!(dict.py(), "append"), (value,)).map(drop),
     }
 }
 

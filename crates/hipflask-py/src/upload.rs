@@ -10,7 +10,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString, PyType};
 
 use crate::body::InputStream;
-use crate::form::{Decoder, Found, part_headers};
+use crate::form::{Decoder, Found, MOST_HEAD, part_headers};
 use crate::headers::Headers;
 use crate::multidict;
 use crate::request::{Parsed, RequestBase, This, read_all, too_large};
@@ -44,13 +44,15 @@ pub(crate) fn without_parser<'py>(slf: This<'_, 'py>, this: &RequestBase) -> PyR
         return Err(too_large(py));
     }
     let class = slf.getattr(intern!(py, "parameter_storage_class"))?.cast_into::<PyType>()?;
-    let body = read_all(&stream)?;
-    let body: &[u8] = body.extract()?;
+    let mut body = match stream.cast::<InputStream>() {
+        Ok(input) => input.get().take_all(py)?,
+        Err(_) => read_all(&stream)?.extract()?,
+    };
     // A body of unknown length is held to the same limit as one that announces its length.
     if limit.is_some_and(|limit| body.len() as u64 > limit) {
         return Err(too_large(py));
     }
-    let form = match query::parse_pairs(body) {
+    let form = match query::parse_pairs_in_place(&mut body) {
         Ok(pairs) => multidict::of_class(&class, pairs)?,
         // Not a form after all; Werkzeug's parser is silent, too.
         Err(_) => class.call0()?,
@@ -127,7 +129,7 @@ struct Part<'py> {
 /// Parses a whole body. `None` if it is malformed.
 ///
 /// # Errors
-/// `RequestEntityTooLarge` if there are more than `most` parts.
+/// `RequestEntityTooLarge` if there are more than `most` parts, or a part's head is longer than [`MOST_HEAD`].
 fn parse<'py>(
     py: Python<'py>,
     body: Vec<u8>,
@@ -144,6 +146,9 @@ fn parse<'py>(
             Ok(Found::Preamble(_) | Found::NeedData) => {}
             Ok(Found::Epilogue(_)) => return Ok(Some(parts)),
             Ok(Found::Part(range)) => {
+                if range.len() > MOST_HEAD {
+                    return Err(too_large(py));
+                }
                 let Some(begun) = begin(py, decoder.bytes(range))? else { return Ok(None) };
                 count += 1;
                 if most.is_some_and(|most| count > most) {
