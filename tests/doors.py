@@ -6,6 +6,7 @@ door for a live server needs `__init__(app)`, `exchange` and `close`, and an ent
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json as json_module
 import sys
@@ -147,7 +148,9 @@ class LiveDoor:
             self.connection.putheader(name, value)
         if body:
             self.connection.putheader("Content-Length", str(len(body)))
-        self.connection.endheaders(body or None)
+        # A body that is refused is not read to its end; the answer is there all the same.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.endheaders(body or None)
         with self.connection.getresponse() as response:
             status = f"{response.status} {response.reason}"
             return Answer(status, response.getheaders(), response.read())
