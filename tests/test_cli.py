@@ -423,9 +423,9 @@ def routes():
 )
 def test_routes(routes, args, order):
     info = ScriptInfo(create_app=lambda: routes)
-    *lines, empty, lane = CliRunner().invoke(cli, ["routes", *args], obj=info).output.splitlines()
-    assert (empty, lane) == ("", "Lane: fast")
-    assert lines[0].split() == ["Endpoint", "Methods", "Rule"]
+    lines = CliRunner().invoke(cli, ["routes", *args], obj=info).output.splitlines()
+    assert lines[0].split() == ["Endpoint", "Methods", "Rule", "Lane"]
+    assert all(line.rstrip().endswith(" fast") for line in lines[2:])
     assert set(lines[1]) == {"-", " "}
     if "domain" not in args and "match" not in args:
         assert [line.split()[0] for line in lines[2:]] == order
@@ -441,7 +441,37 @@ def test_routes_with_all_methods_and_hosts(runner):
     assert "Host" in out.splitlines()[0]
     assert "<x>.example.com" in out
     assert "GET, HEAD, OPTIONS" in out
-    assert out.endswith("\nLane: full (rules match by host)\n")
+    assert all(line.rstrip().endswith("full: rules match by host") for line in out.splitlines()[2:])
+
+
+@pytest.mark.parametrize("middleware", [False, True])
+def test_routes_tell_how_each_is_served(runner, middleware):
+    app = Flask("lanes", static_folder=None)
+    app.add_url_rule("/", "plain", lambda: "")
+
+    @app.route("/later")
+    async def later():
+        return ""
+
+    if middleware:
+        inner = app.wsgi_app
+        app.wsgi_app = lambda environ, start_response: inner(environ, start_response)
+    out = runner.invoke(cli, ["routes"], obj=ScriptInfo(create_app=lambda: app)).output
+    lanes = {line.split()[0]: line for line in out.splitlines()[2:]}
+    usual = "full: app.wsgi_app is wrapped by middleware" if middleware else "fast"
+    assert lanes["plain"].rstrip().endswith(f" {usual}")
+    assert lanes["later"].rstrip().endswith(f"/later  {usual}{'; ' if middleware else ': '}on the event loop")
+
+
+def test_routes_under_the_alias_are_flasks_table_with_the_lanes_below(tmp_path):
+    (tmp_path / "app.py").write_text(
+        "from flask import Flask\napp = Flask('app', static_folder=None)\n"
+        "@app.get('/')\ndef index(): pass\n@app.post('/a')\nasync def later(): pass\n"
+    )
+    assert hip("--as-flask", "routes", cwd=tmp_path).stdout == (
+        "Endpoint  Methods  Rule\n--------  -------  ----\nindex     GET      /   \nlater     POST     /a  \n"
+        "\nLane: fast (index)\nLane: fast: on the event loop (later)\n"
+    )
 
 
 def test_no_routes(runner):

@@ -42,7 +42,7 @@ def install_as_flask() -> None:
     Raises:
         RuntimeError: If the real `flask` or `werkzeug` is already imported.
     """
-    if any(isinstance(finder, _AliasFinder) for finder in sys.meta_path):
+    if is_installed():
         return
     for name, module in sorted(sys.modules.items()):
         if module is not None and name.partition(".")[0] in _TARGETS and not _is_ours(module):
@@ -54,6 +54,11 @@ def install_as_flask() -> None:
             )
     sys.meta_path.insert(0, _AliasFinder())
     sys.meta_path.append(_ReferenceVersions())
+
+
+def is_installed() -> bool:
+    """Tell whether `install_as_flask` was called in this process."""
+    return any(isinstance(finder, _AliasFinder) for finder in sys.meta_path)
 
 
 def _real_name(name: str) -> str:

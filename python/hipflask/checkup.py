@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: RFC 2104 §3: a key shorter than the hash's output (SHA-1's here) weakens the signature.
 _SHORTEST_KEY = 20
 
+#: The engine's limit of a body, in bytes: `Limits::body` of the crate `hipflask-http`.
+_ENGINES_BODY = 4 << 30
+
 _GUESSABLE = {
     "dev",
     "development",
@@ -86,8 +89,14 @@ def middleware(app: Flask) -> list[str]:
 def hooks(app: Flask) -> list[str]:
     """Name the functions that run around views, by kind and blueprint."""
     found = []
-    for kind in ("before_request", "after_request", "teardown_request", "url_value_preprocessor"):
-        attribute = f"{kind}s" if kind.startswith("url") else f"{kind}_funcs"
+    kinds = {
+        "before_request": "before_request_funcs",
+        "after_request": "after_request_funcs",
+        "teardown_request": "teardown_request_funcs",
+        "url_value_preprocessor": "url_value_preprocessors",
+        "url_defaults": "url_default_functions",
+    }
+    for kind, attribute in kinds.items():
         for scope, functions in getattr(app, attribute).items():
             where = f" ({scope})" if scope else ""
             found += [f"{kind} {_name(function)}{where}" for function in functions]
@@ -164,11 +173,17 @@ def _limits(app: Flask) -> Iterator[Finding]:
     else:
         text = "is not set: external URLs believe any Host that a client sends. List the site's names."
         yield Finding("advice", "TRUSTED_HOSTS", text)
-    if app.config["MAX_CONTENT_LENGTH"] is None:
-        text = "is not set: a body may have any length. Set the most bytes that your forms need."
+    most = app.config["MAX_CONTENT_LENGTH"]
+    if most is None:
+        text = "is not set: a body may have up to 4 GiB, the engine's limit. Set the most that you need."
+        yield Finding("advice", "MAX_CONTENT_LENGTH", text)
+    elif most > _ENGINES_BODY:
+        text = (
+            f"is {most} bytes, but the engine refuses bodies above 4 GiB: set it to what you need below that."
+        )
         yield Finding("advice", "MAX_CONTENT_LENGTH", text)
     else:
-        yield Finding("ok", "MAX_CONTENT_LENGTH", f"is {app.config['MAX_CONTENT_LENGTH']} bytes.")
+        yield Finding("ok", "MAX_CONTENT_LENGTH", f"is {most} bytes.")
 
 
 # Settings and where they come from.

@@ -901,22 +901,30 @@ def _complete_names(names: dict[str, Any]) -> None:
 @click.option("--all-methods", is_flag=True, help="Show HEAD and OPTIONS, too.")
 @with_appcontext
 def routes_command(sort: str, all_methods: bool) -> None:
-    """List the routes with their endpoints and methods."""
-    rules = list(current_app.url_map.iter_rules())
+    """List the routes with their endpoints and methods, and how the engine serves each."""
+    from .alias import is_installed
+
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    rules = list(app.url_map.iter_rules())
     if not rules:
         click.echo("No routes were registered.")
         return
     hidden = set() if all_methods else {"HEAD", "OPTIONS"}
-    by_host = current_app.url_map.host_matching
+    by_host = app.url_map.host_matching
     domains = [(rule.host if by_host else rule.subdomain) or "" for rule in rules]
+    lanes = _lanes(app, [rule.endpoint for rule in rules])
     columns = {
         "endpoint": ("Endpoint", [rule.endpoint for rule in rules]),
         "methods": ("Methods", [", ".join(sorted((rule.methods or set()) - hidden)) for rule in rules]),
         "domain": ("Host" if by_host else "Subdomain", domains),
         "rule": ("Rule", [rule.rule for rule in rules]),
+        "lane": ("Lane", lanes),
     }
     if not any(domains):
         del columns["domain"]
+    # Who says `flask` gets Flask's table.
+    if is_installed():
+        del columns["lane"]
     rows = list(zip(*(cells for _, cells in columns.values()), strict=True))
     if sort in columns:
         rows.sort(key=lambda row: row[list(columns).index(sort)])
@@ -925,10 +933,24 @@ def routes_command(sort: str, all_methods: bool) -> None:
     table.insert(1, tuple("-" * width for width in widths))
     for row in table:
         click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)))
+    if "lane" not in columns:
+        click.echo()
+        for lane in dict.fromkeys(lanes):
+            endpoints = sorted({rule.endpoint for rule, its in zip(rules, lanes, strict=True) if its == lane})
+            click.echo(f"Lane: {lane}" + (f" ({', '.join(endpoints)})" if len(set(lanes)) > 1 else ""))
+
+
+def _lanes(app: Flask, endpoints: list[str]) -> list[str]:
+    """How the engine serves each endpoint: in which lane, and why."""
     from ._core import lane_of
 
-    lane, reason = lane_of(current_app._get_current_object())  # type: ignore[attr-defined]
-    click.echo(f"\nLane: {lane}{f' ({reason})' if reason else ''}")
+    lane, reason = lane_of(app)
+    found = []
+    for endpoint in endpoints:
+        waits = inspect.iscoroutinefunction(app.view_functions.get(endpoint))
+        why = "; ".join(filter(None, (reason, "on the event loop" if waits else "")))
+        found.append(f"{lane}: {why}" if why else lane)
+    return found
 
 
 @click.command("check", short_help="Check the app for production.")
@@ -944,7 +966,6 @@ def check_command(info: ScriptInfo, import_path: str | None, line: str | None, s
     The exit status is 1 if there is a problem.
     """
     from . import checkup, migration
-    from ._core import lane_of
 
     if import_path is not None:
         info.app_import_path, info.create_app = import_path, None
@@ -955,14 +976,16 @@ def check_command(info: ScriptInfo, import_path: str | None, line: str | None, s
     except (ValueError, SyntaxError) as error:
         raise click.UsageError(f"The gunicorn or uWSGI options cannot be read: {error}.") from None
     app = info.load_app()
-    lane, reason = lane_of(app)
     folder = os.path.relpath(app.root_path)
     _print_list("Application", [app.name if folder == os.curdir else f"{app.name} in {folder}"])
     _print_list("Extensions", checkup.extensions(app) or ["none"])
     _print_list("Middleware", checkup.middleware(app) or ["none"])
     _print_list("Hooks", checkup.hooks(app) or ["none"])
-    count = sum(1 for _ in app.url_map.iter_rules())
-    _print_list("Lane", [f"{lane}, for all {count} routes{f': {reason}' if reason else ''}"])
+    lanes: dict[str, list[str]] = {}
+    rules = list(app.url_map.iter_rules())
+    for rule, its in zip(rules, _lanes(app, [rule.endpoint for rule in rules]), strict=True):
+        lanes.setdefault(its, []).append(rule.rule)
+    _print_list("Lane", [_about_lane(lane, routes, len(rules)) for lane, routes in lanes.items()] or ["none"])
     found = sorted(
         checkup.findings(app), key=lambda finding: ("problem", "advice", "ok").index(finding.level)
     )
@@ -973,6 +996,12 @@ def check_command(info: ScriptInfo, import_path: str | None, line: str | None, s
         _print_translation(*translated)
     if any(finding.level == "problem" or (strict and finding.level == "advice") for finding in found):
         raise click.exceptions.Exit(1)
+
+
+def _about_lane(lane: str, routes: list[str], count: int) -> str:
+    kind, colon, reason = lane.partition(": ")
+    which = ", ".join(routes[:5]) + (f" and {len(routes) - 5} more" if len(routes) > 5 else "")
+    return f"{kind}, for {f'all {count} routes' if len(routes) == count else which}{colon}{reason}"
 
 
 def _print_list(heading: str, items: list[str]) -> None:

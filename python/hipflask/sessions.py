@@ -295,16 +295,23 @@ class SecureCookieSessionInterface(SessionInterface):
                 value, app.secret_key, app.config["SECRET_KEY_FALLBACKS"], self.salt, max_age, app.json
             )
             if data is not NotImplemented:
-                return self.session_class(data)
+                return self._session_of(data)
             serializer = self.get_signing_serializer(app)
             assert serializer is not None
         from itsdangerous import BadData
 
         try:
-            return self.session_class(serializer.loads(value, max_age=max_age))  # type: ignore[union-attr]
+            return self._session_of(serializer.loads(value, max_age=max_age))  # type: ignore[union-attr]
         except BadData:
             # Also a payload that is signed but cannot be read: better an empty session than an error page
             # that only deleting the cookie helps against.
+            return self.session_class()
+
+    def _session_of(self, data: Any) -> SecureCookieSession:
+        """Make a session of a payload; an empty one if it is, for instance, a number."""
+        try:
+            return self.session_class(data)
+        except (TypeError, ValueError):
             return self.session_class()
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:

@@ -242,8 +242,16 @@ mod tests {
     #[test]
     fn decoding_in_place_gives_the_same() {
         let texts = [
-            "a=1&b=2&a=3", "a&b=&=c&&=", "%3D=%26&x+y=%2B", "%c3%A9%ff%e2%82=%", "100%+1%zz%4", "%=%4&é=+%e9", "", "&",
-            "a=%%41%4%341", "=%ff%fe&%00=+",
+            "a=1&b=2&a=3",
+            "a&b=&=c&&=",
+            "%3D=%26&x+y=%2B",
+            "%c3%A9%ff%e2%82=%",
+            "100%+1%zz%4",
+            "%=%4&é=+%e9",
+            "",
+            "&",
+            "a=%%41%4%341",
+            "=%ff%fe&%00=+",
         ];
         for text in texts {
             let mut bytes = text.as_bytes().to_vec();

@@ -182,8 +182,17 @@ const HANDSHAKE: &[&[u8]] = &[
     b"\r\n\r\n",
 ];
 
+/// 2,000 cases each, or what the environment variable `PROPTEST_CASES` says.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => config,
+        None => ProptestConfig { cases: 2000, ..config },
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn heads_are_read_alike_however_they_arrive(data in words(HEAD)) {
