@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .app import Flask as Flask
     from .blueprints import Blueprint as Blueprint
     from .config import Config as Config
+    from .ctx import after_response as after_response
     from .ctx import after_this_request as after_this_request
     from .ctx import copy_current_request_context as copy_current_request_context
     from .ctx import has_app_context as has_app_context
@@ -62,7 +63,7 @@ _EXPORTS = {
         "app": "Flask",
         "blueprints": "Blueprint",
         "config": "Config",
-        "ctx": "after_this_request copy_current_request_context has_app_context has_request_context",
+        "ctx": "after_response after_this_request copy_current_request_context has_app_context has_request_context",
         "globals": "current_app g request session",
         "helpers": "abort flash get_flashed_messages get_template_attribute make_response redirect send_file"
         " send_from_directory stream_with_context url_for",
@@ -80,6 +81,7 @@ _EXPORTS = {
 _SUBMODULES = frozenset(
     {
         "app",
+        "background",
         "blueprints",
         "cli",
         "config",

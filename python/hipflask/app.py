@@ -13,7 +13,7 @@ import weakref
 # The C half of `datetime` is all that a default needs: before 3.12 the other half takes 2 ms to import.
 from _datetime import timedelta  # type: ignore[import-not-found]
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from types import FunctionType, MethodType
 
 from . import _core, signals
@@ -32,12 +32,14 @@ from .werkzeug.routing import BuildError, Map, RequestRedirect, RoutingException
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import IO, Any, NoReturn
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     from . import typing as ft
+    from .background import BackgroundTasks
     from .sessions import SessionInterface
     from .templating import Environment
     from .testing import FlaskClient, FlaskCliRunner
@@ -186,6 +188,10 @@ class Flask(App):
             except BaseException as caught:
                 error = caught
                 raise
+            if ctx._after_response_functions or self.after_response_funcs:
+                from .background import _schedule
+
+                _schedule(self, ctx, response, environ)
             return response(environ, start_response)
         finally:
             preserve = environ.get("werkzeug.debug.preserve_context")
@@ -494,6 +500,41 @@ class Flask(App):
                 " 'hipflask[async]')"
             ) from None
         return async_to_sync(func)
+
+    # Work beside requests.
+
+    @cached_property
+    def background_tasks(self) -> BackgroundTasks:
+        """The work that was given to `background` and `after_response`: how much waits and runs."""
+        from .background import BackgroundTasks
+
+        return BackgroundTasks(self)
+
+    def background(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call a function soon, on a thread beside the requests, and return at once.
+
+        It runs in an app context of its own and a copy of the caller's context variables; there is no request.
+        An error is logged. When the process is told to stop, what was begun and what waits is finished, as long
+        as requests are.
+
+        Args:
+            func: A function, or a coroutine function.
+            args: Passed to it.
+            kwargs: Passed to it.
+
+        Returns:
+            A future for the result. Nobody has to look at it.
+
+        Raises:
+            BackgroundQueueFull: If `BACKGROUND_QUEUE` tasks (1024) wait already.
+        """
+        future = self.background_tasks._submit(self, func, args, kwargs)
+        current = request._get_current_object() if _cv_request.bound() else None  # type: ignore[attr-defined]
+        if current is not None and getattr(current, "_has_environ", True):
+            held = current.environ.get("hipflask.after_response")
+            if hasattr(held, "is_streamed"):
+                held.tasks.append(future)
+        return future
 
     # URLs.
 

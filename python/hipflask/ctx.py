@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .wrappers import Request
 
     F = TypeVar("F", bound=Callable[..., Any])
+    T_after_response = TypeVar("T_after_response", bound=ft.AfterResponseCallable)
 
 # Stands for "not given" where None means something.
 _sentinel: Any = object()
@@ -92,6 +93,21 @@ def after_this_request(f: ft.AfterRequestCallable[Any]) -> ft.AfterRequestCallab
         RuntimeError: Outside of a request.
     """
     _request_context_for("after_this_request")._after_request_functions.append(f)
+    return f
+
+
+def after_response(f: T_after_response) -> T_after_response:
+    """Call `f` with the response of the current request, once its last byte is out.
+
+    What `f` returns is ignored, its errors are logged. It runs in a copy of the request's context: `request` and
+    `session` are readable as before (the session has been saved already), `g` is a new one. By the engine it is
+    run on a thread beside later requests; by another WSGI server, when that closes the response; by the test
+    client, before the client has the response.
+
+    Raises:
+        RuntimeError: Outside of a request.
+    """
+    _request_context_for("after_response")._after_response_functions.append(f)
     return f
 
 
@@ -209,6 +225,7 @@ class RequestContext:
         self.flashes: list[tuple[str, str]] | None = None
         self._session = session
         self._after_request_functions: list[ft.AfterRequestCallable[Any]] = []
+        self._after_response_functions: list[ft.AfterResponseCallable] = []
         # One for each push: the variable's token, and the app context if that push made one.
         self._cv_tokens: list[tuple[SlotToken, AppContext | None]] = []
 
@@ -351,5 +368,6 @@ def _request_context_of(frame: Frame, app: Flask, request: Request, is_pushed: b
     context.request = request
     context.flashes = None
     context._after_request_functions = []
+    context._after_response_functions = []
     context._cv_tokens = [_PUSH_OF_THE_FRAME] if is_pushed else []
     return context

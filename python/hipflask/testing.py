@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from click.testing import CliRunner
 
+from .background import _Held
 from .werkzeug import test as _test
 from .werkzeug.wrappers import Request as _BaseRequest
 
@@ -83,6 +84,8 @@ class FlaskClient(_test.Client):
     """
 
     application: Flask
+    #: The most seconds to wait, before a response is returned, for what its request gave to `Flask.background`.
+    background_timeout: float = 10.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -167,7 +170,14 @@ class FlaskClient(_test.Client):
         request = self._request_from_builder_args(args, kwargs)
         # The contexts of the request before end now, not when the block does.
         self._context_stack.close()
+        request.environ["hipflask.after_response"] = held = _Held()
         response = super().open(request, buffered=buffered, follow_redirects=follow_redirects)
+        if held.is_streamed:
+            response.call_on_close(held.finish)
+        elif held.jobs:
+            response.make_sequence()
+            held.finish()
+        held.wait(self.background_timeout)
         response.json_module = self.application.json
         for context in self._new_contexts:
             self._context_stack.enter_context(context)

@@ -51,6 +51,8 @@ AppOrBlueprintKey = Optional[str]
 AfterRequestCallable = Union[
     Callable[[ResponseClass], ResponseClass], Callable[[ResponseClass], Awaitable[ResponseClass]]
 ]
+# What it returns is ignored.
+AfterResponseCallable = Callable[[Any], Any]
 BeforeFirstRequestCallable = Union[Callable[[], None], Callable[[], Awaitable[None]]]
 BeforeRequestCallable = Union[
     Callable[[], ResponseReturnValue | None], Callable[[], Awaitable[ResponseReturnValue | None]]

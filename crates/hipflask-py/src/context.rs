@@ -598,6 +598,13 @@ fn add_template_names(py: Python<'_>, context: &Bound<'_, PyDict>) -> PyResult<(
     Ok(())
 }
 
+/// Bind nothing any more in the current context: neither app nor request. For a copy of a context that outlives them.
+#[pyfunction]
+fn unbind_contexts(py: Python<'_>) -> PyResult<()> {
+    let nothing = Py::new(py, Frame { app: Slot::Empty, request: Slot::Empty, bare: None })?;
+    set(py, nothing.bind(py)).map(drop)
+}
+
 /// Undo `push_bare`.
 #[pyfunction]
 fn pop_bare(py: Python<'_>, token: Py<PyAny>) -> PyResult<()> {
@@ -624,5 +631,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add(PyString::new(py, "request_slot"), SlotVar { which: Which::Request })?;
     module.add_function(wrap_pyfunction!(add_template_names, module)?)?;
     module.add_function(wrap_pyfunction!(push_bare, module)?)?;
+    module.add_function(wrap_pyfunction!(unbind_contexts, module)?)?;
     module.add_function(wrap_pyfunction!(pop_bare, module)?)
 }

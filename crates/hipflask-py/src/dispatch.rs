@@ -16,7 +16,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::answer::{self, Rest};
-use crate::context::{self, Frame};
+use crate::background::{self, AfterResponse};
+use crate::context::{self, Frame, Part};
 use crate::cookie_session::Saving;
 use crate::json;
 use crate::later::LaterLine;
@@ -168,7 +169,11 @@ impl Dispatcher {
     /// The full lane: the app as a WSGI callable.
     fn full(&self, py: Python<'_>, engine: EngineRequest, reply: &mut Reply<'_>) -> PyResult<()> {
         let environ = request::environ_from_engine(py, engine)?;
-        wsgi::call(self.plan.app.bind(py), &environ, reply)
+        let after = AfterResponse::new(py)?;
+        environ.set_item(intern!(py, AfterResponse::KEY), &after)?;
+        wsgi::call(self.plan.app.bind(py), &environ, reply)?;
+        after.get().schedule(reply);
+        Ok(())
     }
 
     /// The fast lane.
@@ -299,7 +304,7 @@ impl<'a, 'py> Exchange<'a, 'py> {
         let error = match self.begin(found).and_then(|view| self.full_dispatch(view.as_ref(), reply)) {
             Ok(None) => return Ok(None),
             Ok(Some(response)) => {
-                return answer::response(&response, &self.request, reply).map_err(Failure::Unwritable);
+                return self.write(&response, reply).map_err(Failure::Unwritable);
             }
             Err(error) => error,
         };
@@ -308,10 +313,27 @@ impl<'a, 'py> Exchange<'a, 'py> {
             Err(error) => return Err(Failure::Unhandled(error)),
         };
         reply.reset();
-        match answer::response(&response, &self.request, reply) {
+        match self.write(&response, reply) {
             Ok(rest) => Err(Failure::Handled(error, rest)),
             Err(error) => Err(Failure::Unwritable(error)),
         }
+    }
+
+    /// Writes a response object, and hands the engine what is to be done after it.
+    fn write(&self, response: &Bound<'py, PyAny>, reply: &mut Reply<'_>) -> PyResult<Option<Rest<'py>>> {
+        let py = self.py;
+        let rest = answer::response(response, &self.request, reply)?;
+        let of_app = !self.hooks.after_response.bind(py).is_empty();
+        let context = match self.frame.get().request_ctx(py) {
+            None if of_app => Frame::resolve(&self.frame, Part::RequestContext)?,
+            context => context,
+        };
+        if let Some(context) = context
+            && (of_app || background::is_wanted(&context)?)
+        {
+            background::after_response(self.app, &context, response, reply)?;
+        }
+        Ok(rest)
     }
 
     /// What Flask's push does beside binding: the signal, the session, the match.
@@ -508,6 +530,7 @@ impl<'a, 'py> Exchange<'a, 'py> {
     fn without_response(&self) -> PyResult<Option<answer::SessionFields>> {
         let none = answer::SessionFields { vary: false, cookie: None };
         if !self.hooks.after_request.bind(self.py).is_empty()
+            || !self.hooks.after_response.bind(self.py).is_empty()
             || self.frame.get().request_ctx(self.py).is_some()
         {
             return Ok(None);

@@ -61,6 +61,7 @@ pub(crate) struct Hooks {
     pub(crate) url_value_preprocessors: Py<PyDict>,
     pub(crate) before_request: Py<PyDict>,
     pub(crate) after_request: Py<PyDict>,
+    pub(crate) after_response: Py<PyDict>,
     pub(crate) teardown_request: Py<PyDict>,
     pub(crate) teardown_appcontext: Py<PyList>,
     pub(crate) config: Py<PyDict>,
@@ -226,6 +227,7 @@ impl Hooks {
             url_value_preprocessors: dict(intern!(py, "url_value_preprocessors"))?,
             before_request: dict(intern!(py, "before_request_funcs"))?,
             after_request: dict(intern!(py, "after_request_funcs"))?,
+            after_response: dict(intern!(py, "after_response_funcs"))?,
             teardown_request: dict(intern!(py, "teardown_request_funcs"))?,
             teardown_appcontext: app
                 .getattr(intern!(py, "teardown_appcontext_funcs"))?

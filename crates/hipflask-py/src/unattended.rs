@@ -94,6 +94,7 @@ fn is_quiet(py: Python<'_>, hooks: &Hooks) -> PyResult<bool> {
         &hooks.url_value_preprocessors,
         &hooks.before_request,
         &hooks.after_request,
+        &hooks.after_response,
         &hooks.teardown_request,
     ];
     if tables.iter().any(|table| !table.bind(py).is_empty())

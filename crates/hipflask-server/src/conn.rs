@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -17,6 +18,7 @@ use crate::exchange::ConnInfo;
 use crate::history::RouteHistory;
 use crate::outflow::Outflow;
 use crate::outlet::Slice;
+use crate::reply::Afterwards;
 use crate::sys::Socket;
 
 /// What one read asks for; also the size of a pooled buffer.
@@ -123,6 +125,19 @@ pub(crate) struct Record {
     pub(crate) sent_before: u64,
 }
 
+/// What is to be done after responses: done when this is dropped, be it that they are out or that their connection is no
+/// more.
+pub(crate) struct After(pub(crate) Vec<Afterwards>);
+
+impl Drop for After {
+    fn drop(&mut self) {
+        for done in self.0.drain(..) {
+            // A panic must not take the others' turn, nor the thread's.
+            drop(catch_unwind(AssertUnwindSafe(done)));
+        }
+    }
+}
+
 /// A connection.
 pub(crate) struct Conn<T> {
     pub(crate) socket: Arc<Socket>,
@@ -163,6 +178,8 @@ pub(crate) struct Conn<T> {
     /// All bytes sent so far.
     pub(crate) sent: u64,
     pub(crate) records: Vec<Record>,
+    /// What is to be done when the output is out, or the connection has ended.
+    pub(crate) after: Option<Box<After>>,
 }
 
 impl<T> Conn<T> {
@@ -192,6 +209,7 @@ impl<T> Conn<T> {
             used: false,
             sent: 0,
             records: Vec::new(),
+            after: None,
         }
     }
 

@@ -89,10 +89,16 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) keep: bool,
     pub(crate) payload: Payload,
+    /// What is to be done once the response is out.
+    pub(crate) afterwards: Vec<Afterwards>,
 }
 
+/// Something to be done once a response is out; see [`Reply::afterwards`].
+pub(crate) type Afterwards = Box<dyn FnOnce() + Send>;
+
 /// A response under construction. [`Reply::body`], [`Reply::pieces`], [`Reply::file`], [`Reply::stream`],
-/// [`Reply::outlet`] and [`Reply::upgrade`] complete it; whatever is asked of it afterwards has no effect, except for [`Reply::reset`], which takes the response back.
+/// [`Reply::outlet`] and [`Reply::upgrade`] complete it; whatever is asked of it afterwards has no effect, except for
+/// [`Reply::reset`], which takes the response back.
 pub struct Reply<'a> {
     writer: ResponseWriter<'a>,
     standing: &'a Standing,
@@ -100,6 +106,7 @@ pub struct Reply<'a> {
     /// The request's body, if it is being streamed: what is left of it decides about the connection.
     lender: Option<&'a Lender>,
     close: bool,
+    afterwards: Vec<Afterwards>,
     /// Once the response is complete.
     answer: Option<Answer>,
 }
@@ -112,7 +119,15 @@ impl<'a> Reply<'a> {
         lender: Option<&'a Lender>,
     ) -> Reply<'a> {
         let writer = ResponseWriter::new(out, exchange);
-        Reply { writer, standing, is_head: exchange.head, lender, close: false, answer: None }
+        Reply {
+            writer,
+            standing,
+            is_head: exchange.head,
+            lender,
+            close: false,
+            afterwards: Vec::new(),
+            answer: None,
+        }
     }
 
     /// Begins the response, dropping what was begun before. A status that cannot be sent becomes a 500, a reason that
@@ -232,12 +247,20 @@ impl<'a> Reply<'a> {
     /// Drops what was begun or completed: nothing of it has been sent yet. A file is closed, a stream dropped.
     pub fn reset(&mut self) {
         self.answer = None;
+        self.afterwards.clear();
         self.writer.reset();
     }
 
     /// Closes the connection after this response.
     pub fn close(&mut self) {
         self.close = true;
+    }
+
+    /// Has `done` called once the last byte of this response has been given to the kernel, or when the connection ends
+    /// before that. It is called once, detached, on a thread of the engine, and must not block. [`Reply::reset`] drops
+    /// it uncalled.
+    pub fn afterwards(&mut self, done: Box<dyn FnOnce() + Send>) {
+        self.afterwards.push(done);
     }
 
     /// The status given so far; 0 before [`Reply::start`].
@@ -273,7 +296,8 @@ impl<'a> Reply<'a> {
             let status = writer.status();
             let (finished, payload) = finish(writer, &standing.stamp);
             let payload = payload.unwrap_or(Payload::Written);
-            self.answer = Some(Answer { status, keep: finished.keep_alive, payload });
+            let afterwards = Vec::new();
+            self.answer = Some(Answer { status, keep: finished.keep_alive, payload, afterwards });
         }
     }
 
@@ -286,10 +310,15 @@ impl<'a> Reply<'a> {
             self.start(500, None);
             self.body(b"");
         }
-        let close = self.close;
-        let mut answer =
-            self.answer.unwrap_or(Answer { status: 500, keep: false, payload: Payload::Written });
+        let (close, afterwards) = (self.close, self.afterwards);
+        let mut answer = self.answer.unwrap_or(Answer {
+            status: 500,
+            keep: false,
+            payload: Payload::Written,
+            afterwards: Vec::new(),
+        });
         answer.keep &= !close;
+        answer.afterwards = afterwards;
         answer
     }
 }

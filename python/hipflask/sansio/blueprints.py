@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     DeferredSetupFunction = Callable[["BlueprintSetupState"], None]
     T_after_request = TypeVar("T_after_request", bound=ft.AfterRequestCallable[Any])
+    T_after_response = TypeVar("T_after_response", bound=ft.AfterResponseCallable)
     T_before_request = TypeVar("T_before_request", bound=ft.BeforeRequestCallable)
     T_error_handler = TypeVar("T_error_handler", bound=ft.ErrorHandlerCallable)
     T_teardown = TypeVar("T_teardown", bound=ft.TeardownCallable)
@@ -243,6 +244,7 @@ class Blueprint(Scaffold):
         for table in (
             "before_request_funcs",
             "after_request_funcs",
+            "after_response_funcs",
             "teardown_request_funcs",
             "url_default_functions",
             "url_value_preprocessors",
@@ -333,6 +335,12 @@ class Blueprint(Scaffold):
     def after_app_request(self, f: T_after_request) -> T_after_request:
         """Call `f` with each response of the app."""
         self.record_once(lambda state: state.app.after_request_funcs.setdefault(None, []).append(f))
+        return f
+
+    @setupmethod
+    def after_app_response(self, f: T_after_response) -> T_after_response:
+        """Call `f` with each response of the app once it is out."""
+        self.record_once(lambda state: state.app.after_response_funcs.setdefault(None, []).append(f))
         return f
 
     @setupmethod

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., Any])
     T_after_request = TypeVar("T_after_request", bound=ft.AfterRequestCallable[Any])
+    T_after_response = TypeVar("T_after_response", bound=ft.AfterResponseCallable)
     T_before_request = TypeVar("T_before_request", bound=ft.BeforeRequestCallable)
     T_error_handler = TypeVar("T_error_handler", bound=ft.ErrorHandlerCallable)
     T_teardown = TypeVar("T_teardown", bound=ft.TeardownCallable)
@@ -105,6 +106,7 @@ class Scaffold:
         self.after_request_funcs: dict[ft.AppOrBlueprintKey, list[ft.AfterRequestCallable[Any]]] = (
             defaultdict(list)
         )
+        self.after_response_funcs: dict[ft.AppOrBlueprintKey, list[ft.AfterResponseCallable]] = defaultdict(list)
         self.teardown_request_funcs: dict[ft.AppOrBlueprintKey, list[ft.TeardownCallable]] = defaultdict(list)
         self.template_context_processors: dict[
             ft.AppOrBlueprintKey, list[ft.TemplateContextProcessorCallable]
@@ -270,6 +272,15 @@ class Scaffold:
     def after_request(self, f: T_after_request) -> T_after_request:
         """Call `f` with each response; it returns the response to send. Not called when an error escapes."""
         self.after_request_funcs.setdefault(None, []).append(f)
+        return f
+
+    @setupmethod
+    def after_response(self, f: T_after_response) -> T_after_response:
+        """Call `f` with each response once it is out. What it returns is ignored, its errors are logged.
+
+        It runs beside later requests, in a copy of the request's context: see `hipflask.after_response`.
+        """
+        self.after_response_funcs.setdefault(None, []).append(f)
         return f
 
     @setupmethod

@@ -11,7 +11,7 @@ use hipflask_http::response::Exchange;
 use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead};
 
 use crate::body::{Body, Lender, Pace};
-use crate::conn::{Conn, Phase, Pushed, Streaming};
+use crate::conn::{After, Conn, Phase, Pushed, Streaming};
 use crate::exchange::{Answered, Notice, Refusal};
 use crate::handler::{Handler, Request};
 use crate::history::Lane;
@@ -111,6 +111,10 @@ impl<H: Handler> Engine<H> {
         conn.closing |= !answer.keep;
         if let Some(record) = conn.records.last_mut() {
             record.status = answer.status;
+        }
+        if !answer.afterwards.is_empty() {
+            let after = conn.after.get_or_insert_with(|| Box::new(After(Vec::new())));
+            after.0.extend(answer.afterwards);
         }
         match answer.payload {
             Payload::Written => {}
@@ -302,11 +306,13 @@ impl<H: Handler> Engine<H> {
         drop(catch_unwind(AssertUnwindSafe(|| self.handler.refused(&refusal, &conn.info))));
     }
 
-    /// Tells about the responses that are out.
+    /// Tells about the responses that are out, and does what was to be done after them.
     pub(super) fn tell_answers(&self, conn: &mut Conn<H::Ticket>) {
-        if conn.records.is_empty() || matches!(conn.phase, Phase::Stream(_) | Phase::Outlet(_)) {
+        let is_under_way = matches!(conn.phase, Phase::Stream(_) | Phase::Outlet(_));
+        if (conn.records.is_empty() && conn.after.is_none()) || is_under_way {
             return;
         }
+        drop(conn.after.take());
         let now = Instant::now();
         let mut end = conn.sent;
         for record in conn.records.drain(..).rev() {
