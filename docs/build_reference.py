@@ -26,6 +26,7 @@ MODULES = {
         "config",
         "globals",
         "ctx",
+        "background",
         "helpers",
         "templating",
         "sessions",

@@ -166,6 +166,29 @@ class TestAfterResponse:
         settle(app)
         assert seen == ["/"]
 
+    @pytest.mark.parametrize("hooked", [False, True], ids=["plain", "with hooks"])
+    def test_runs_after_coroutine_views(self, app: Flask, client: Client, hooked: bool) -> None:
+        seen: list[Any] = []
+        if hooked:
+            app.after_response(lambda response: seen.append("app"))
+
+        @app.route("/<kind>")
+        async def view(kind: str) -> Any:
+            @after_response
+            async def note(response: hipflask.Response) -> None:
+                seen.append((response.status_code, request.path))
+
+            if kind == "broken":
+                raise LookupError(kind)
+            return "ok"
+
+        assert client.get("/good").text == "ok"
+        settle(app)
+        assert client.get("/broken").status_code == 500
+        settle(app)
+        app_too = ["app"] if hooked else []
+        assert seen == [(200, "/good"), *app_too, (500, "/broken"), *app_too]
+
     def test_needs_a_request(self, app: Flask) -> None:
         with app.app_context(), pytest.raises(RuntimeError, match="after_response"):
             after_response(print)
@@ -279,6 +302,49 @@ class TestBackground:
 
         assert client.get("/").text == "test_app 3"
 
+    def test_coroutines_share_the_loop_of_the_process(self, app: Flask) -> None:
+        import asyncio
+
+        closed: list[Any] = []
+
+        @app.teardown_appcontext
+        async def close(error: BaseException | None) -> None:
+            await asyncio.sleep(0)
+            closed.append(error)
+
+        async def task() -> asyncio.AbstractEventLoop:
+            await asyncio.sleep(0)
+            assert current_app.name == "test_app"
+            return asyncio.get_running_loop()
+
+        async def failing() -> None:
+            raise LookupError("not there")
+
+        loops = {app.background(task).result(TIMEOUT) for _ in range(3)}
+        assert len(loops) == 1
+        assert isinstance(app.background(failing).exception(TIMEOUT), LookupError)
+        settle(app)
+        assert [type(error) for error in closed] == [type(None)] * 3 + [LookupError]
+        assert (app.background_tasks.finished, app.background_tasks.failed) == (4, 1)
+
+    def test_coroutines_are_bounded(self, app: Flask) -> None:
+        import asyncio
+
+        app.config["BACKGROUND_QUEUE"] = 1
+
+        async def task(go_on: asyncio.Event) -> None:
+            await go_on.wait()
+
+        from hipflask.loop import shared
+
+        go_on = asyncio.Event()
+        future = app.background(task, go_on)
+        with pytest.raises(BackgroundQueueFull):
+            app.background(task, go_on)
+        shared().loop.call_soon_threadsafe(go_on.set)
+        assert future.result(TIMEOUT) is None
+        settle(app)
+
     def test_needs_no_request(self, app: Flask) -> None:
         assert app.background(lambda: current_app.name).result(TIMEOUT) == "test_app"
 
@@ -355,30 +421,58 @@ class TestBackground:
             client.close()
         assert any("queue" in record.getMessage() for record in caplog.records)
 
-    @pytest.mark.parametrize(
-        ("timeout", "expected"),
-        [("30", ["done", "done"]), ("0", ["not done"])],
-        ids=["in time", "too late"],
-    )
-    def test_is_finished_before_the_process_ends(self, timeout: str, expected: list[str]) -> None:
+    @pytest.mark.parametrize("grace", [30, 0], ids=["in time", "too late"])
+    def test_is_finished_before_the_process_ends(self, grace: int) -> None:
         program = f"""
-import time, hipflask, hipflask.background as background
-background.GRACE = {timeout}
+import asyncio, time, hipflask, hipflask.background as background
+background.GRACE = {grace}
 app = hipflask.Flask("script")
 def task():
     time.sleep(0.3)
     print("done", flush=True)
+async def coroutine():
+    await asyncio.sleep(0.3)
+    print("done", flush=True)
 app.config["BACKGROUND_THREADS"] = 1
 app.background(task)
 app.background(task)
+app.background(coroutine)
 """
         ran = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
         )
-        if timeout == "30":
-            assert ran.stdout.split() == expected[0].split() * 2
+        if grace:
+            assert ran.stdout.split() == ["done"] * 3
+            assert not ran.stderr
         else:
-            assert "background work" in ran.stderr
+            assert "background work of 'script' is not done" in ran.stderr
+
+    def test_is_finished_before_a_server_ends(self) -> None:
+        import signal
+        import urllib.request
+
+        program = """
+import time, hipflask
+from hipflask import after_response
+from hipflask.serving import run
+app = hipflask.Flask("served")
+@app.route("/")
+def view():
+    @after_response
+    def task(response):
+        time.sleep(1)
+        print("done", flush=True)
+    return "ok"
+run(app, port=0)
+"""
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            url = server.stdout.readline().split()[3]
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+                assert response.read() == b"ok"
+            server.send_signal(signal.SIGTERM)
+            assert "done" in server.communicate(timeout=60)[0]
+            assert server.returncode == 0
 
     def test_a_forked_process_begins_without_it(self, app: Flask) -> None:
         import os

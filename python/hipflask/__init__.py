@@ -63,7 +63,8 @@ _EXPORTS = {
         "app": "Flask",
         "blueprints": "Blueprint",
         "config": "Config",
-        "ctx": "after_response after_this_request copy_current_request_context has_app_context has_request_context",
+        "ctx": "after_response after_this_request copy_current_request_context has_app_context"
+        " has_request_context",
         "globals": "current_app g request session",
         "helpers": "abort flash get_flashed_messages get_template_attribute make_response redirect send_file"
         " send_from_directory stream_with_context url_for",

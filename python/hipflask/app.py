@@ -513,9 +513,9 @@ class Flask(App):
     def background(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call a function soon, on a thread beside the requests, and return at once.
 
-        It runs in an app context of its own and a copy of the caller's context variables; there is no request.
-        An error is logged. When the process is told to stop, what was begun and what waits is finished, as long
-        as requests are.
+        It runs in an app context of its own and a copy of the caller's context variables; there is no
+        request. An error is logged. When the process is told to stop, what runs and what waits is finished
+        first, for as long as requests are.
 
         Args:
             func: A function, or a coroutine function.

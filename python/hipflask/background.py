@@ -13,13 +13,15 @@ from contextvars import copy_context
 from functools import partial
 from time import monotonic
 
+from . import signals
 from ._core import JobQueue, unbind_contexts
+from .globals import _cv_app
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    import asyncio
+    from collections.abc import Callable
     from concurrent.futures import Future
-    from contextvars import Context
     from typing import Any
 
     from .app import Flask
@@ -60,6 +62,7 @@ class BackgroundTasks:
         self._most = int(app.config.get("BACKGROUND_QUEUE", QUEUE))
         self._threads = int(app.config.get("BACKGROUND_THREADS", THREADS))
         self._queue = JobQueue(self._most, self._threads)
+        self._tasks: set[asyncio.Task[bool]] = set()
         _watch_process()
         _pools.add(self)
 
@@ -110,13 +113,37 @@ class BackgroundTasks:
         future: Future[Any] = Future()
         call = partial(func, *args, **kwargs)
         if _is_coroutine_function(func):
-            call = app.async_to_sync(call)
-        if not self._put(partial(copy_context().run, _run_task, app, future, call, _name_of(func))):
+            taken = self._begin_on_loop(app, future, call)
+        else:
+            taken = self._put(partial(copy_context().run, _run_task, app, future, call))
+        if not taken:
             raise BackgroundQueueFull(
-                f"{self._most} background tasks wait already. BACKGROUND_QUEUE in the configuration is how many"
-                " may."
+                f"{self._most} background tasks wait already: as many as BACKGROUND_QUEUE lets."
             )
         return future
+
+    def _begin_on_loop(self, app: Flask, future: Future[Any], call: partial[Any]) -> bool:
+        """Run a coroutine function on the loop of the process."""
+        from .loop import shared
+
+        queue = self._queue
+        if not queue.loop_starts():
+            return False
+        loop = shared().loop
+        context = copy_context()
+
+        def end(task: asyncio.Task[bool]) -> None:
+            self._tasks.discard(task)
+            queue.loop_done(task.cancelled() or task.result())
+
+        def start() -> None:
+            task = context.run(loop.create_task, _run_coroutine(app, future, call))
+            # The loop itself knows its tasks by weak references only.
+            self._tasks.add(task)
+            task.add_done_callback(end)
+
+        loop.call_soon_threadsafe(start)
+        return True
 
     def _put(self, job: Callable[[], bool]) -> bool:
         added = self._queue.put(job)
@@ -157,7 +184,7 @@ def _name_of(func: Any) -> str:
     return getattr(func, "__qualname__", None) or repr(func)
 
 
-def _run_task(app: Flask, future: Future[Any], call: Callable[[], Any], name: str) -> bool:
+def _run_task(app: Flask, future: Future[Any], call: partial[Any]) -> bool:
     """Run a task in a context of its own; whether it failed."""
     if not future.set_running_or_notify_cancel():
         return False
@@ -167,11 +194,55 @@ def _run_task(app: Flask, future: Future[Any], call: Callable[[], Any], name: st
         with app.app_context():
             result = call()
     except BaseException as error:
-        app.logger.exception("Exception in background task %s", name)
-        future.set_exception(error)
+        _fail(app, future, call, error)
         return True
     future.set_result(result)
     return False
+
+
+async def _run_coroutine(app: Flask, future: Future[Any], call: partial[Any]) -> bool:
+    """Do as `_run_task` on the event loop."""
+    if not future.set_running_or_notify_cancel():
+        return False
+    unbind_contexts()
+    try:
+        async with _AsyncAppContext(app):
+            result = await call()
+    except BaseException as error:
+        _fail(app, future, call, error)
+        if not isinstance(error, Exception):
+            raise
+        return True
+    future.set_result(result)
+    return False
+
+
+def _fail(app: Flask, future: Future[Any], call: partial[Any], error: BaseException) -> None:
+    app.logger.error("Exception in background task %s", _name_of(call.func), exc_info=error)
+    future.set_exception(error)
+
+
+class _AsyncAppContext:
+    """An app context whose teardown functions are awaited where they are coroutine functions."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+
+    async def __aenter__(self) -> None:
+        self._token = _cv_app.set(self._app.app_context())
+        signals.send("appcontext_pushed", self._app)
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        app = self._app
+        try:
+            for teardown in reversed(app.teardown_appcontext_funcs):
+                ended: Any = teardown(error)
+                if hasattr(ended, "__await__"):
+                    await ended
+            signals.send("appcontext_tearing_down", app, exc=error)
+        finally:
+            _cv_app.reset(self._token)
+        signals.send("appcontext_popped", app)
 
 
 def _prepare(
@@ -228,7 +299,7 @@ def _schedule(app: Flask, ctx: RequestContext, response: Response, environ: dict
 
 
 class _Held:
-    """Holds the work of a test client's request, so that it can be done before the client has the response."""
+    """Holds the work of a test client's request, to be done before the client has the response."""
 
     def __init__(self) -> None:
         # What is to be done after the response, and whether the app streams that.

@@ -99,10 +99,10 @@ def after_this_request(f: ft.AfterRequestCallable[Any]) -> ft.AfterRequestCallab
 def after_response(f: T_after_response) -> T_after_response:
     """Call `f` with the response of the current request, once its last byte is out.
 
-    What `f` returns is ignored, its errors are logged. It runs in a copy of the request's context: `request` and
-    `session` are readable as before (the session has been saved already), `g` is a new one. By the engine it is
-    run on a thread beside later requests; by another WSGI server, when that closes the response; by the test
-    client, before the client has the response.
+    What `f` returns is ignored, its errors are logged. It runs in a copy of the request's context: `request`
+    and `session` are readable as before (the session has been saved already), `g` is a new one. By the engine
+    it is run on a thread beside later requests; by another WSGI server, when that closes the response; by the
+    test client, before the client has the response.
 
     Raises:
         RuntimeError: Outside of a request.

@@ -205,6 +205,10 @@ class Loop:
 
     def _end(self) -> None:
         if self.pid == os.getpid() and not self.loop.is_closed():
+            background = sys.modules.get("hipflask.background")
+            if background is not None:
+                # Its work may need the loop.
+                background.finish()
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(2 * _LAST_SECONDS)
 

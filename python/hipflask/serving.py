@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import typing as t
 
 from . import _core
@@ -275,6 +276,7 @@ def end_at_exit(server: _core.Server) -> None:
     """Stop a server because the process ends; a view that does not come back does not hold that up."""
     with _ignored_signals():
         ended = server.stop(0, _END_SECONDS)
+        _finish_background(_END_SECONDS)
     if not ended:
         _leave()
 
@@ -282,7 +284,15 @@ def end_at_exit(server: _core.Server) -> None:
 def cut_off(server: _core.Server) -> t.NoReturn:
     """Stop a server at once, and end the process."""
     server.stop(0, _END_SECONDS)
+    _finish_background(0)
     _leave()
+
+
+def _finish_background(timeout: float) -> None:
+    """Wait for what `Flask.background` was given, if anything ever was."""
+    background = sys.modules.get(f"{__package__}.background")
+    if background is not None:
+        background.finish(max(timeout, 0.0))
 
 
 def _leave() -> t.NoReturn:
@@ -343,7 +353,9 @@ def _wait_and_stop(server: _core.Server, announce: Callable[[], None]) -> None:
             pass
 
         def stop() -> None:
+            deadline = time.monotonic() + _GRACE_SECONDS
             ended = server.stop(_GRACE_SECONDS)
+            _finish_background(deadline - time.monotonic())
             # Nobody listens any more once a second signal has come.
             with contextlib.suppress(OSError):
                 tell.send(_ENDED if ended else _STUCK)

@@ -84,7 +84,8 @@ class FlaskClient(_test.Client):
     """
 
     application: Flask
-    #: The most seconds to wait, before a response is returned, for what its request gave to `Flask.background`.
+    #: The most seconds to wait, before a response is returned, for what its request gave to
+    #: `Flask.background`.
     background_timeout: float = 10.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -173,6 +173,8 @@ impl JobQueue {
     /// Take a job, on a thread that was counted in; None if the thread is to end, since none came for ``patience`` seconds.
     fn take(&self, py: Python<'_>, patience: f64) -> PyResult<Option<Py<PyAny>>> {
         let patience = seconds(patience)?;
+        // What a job awaits runs on the process's event loop, as in requests.
+        crate::serve::count_as_serving();
         let queue = &*self.0;
         Ok(py.detach(|| {
             let mut state = queue.lock();
@@ -251,24 +253,23 @@ fn seconds(number: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(number).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
-/// Has the work after a response done once the response is out, if there is any.
+/// What the engine is to do once a response is out, if there is anything.
 ///
 /// `context` is the request's context, with the functions of `after_response`.
 pub(crate) fn after_response<'py>(
     app: &Bound<'py, PyAny>,
     context: &Bound<'py, PyAny>,
     response: &Bound<'py, PyAny>,
-    reply: &mut Reply<'_>,
-) -> PyResult<()> {
+) -> PyResult<Option<Box<dyn FnOnce() + Send>>> {
     let py = app.py();
     let prepare = py.import(intern!(py, "hipflask.background"))?.getattr(intern!(py, "_prepare"))?;
     let prepared = prepare.call1((app, context, response))?;
-    if !prepared.is_none() {
-        let (tasks, job): (Bound<'py, PyAny>, Py<PyAny>) = prepared.extract()?;
-        let expected = Expected::by(&tasks)?;
-        reply.afterwards(Box::new(move || expected.arrive(job)));
+    if prepared.is_none() {
+        return Ok(None);
     }
-    Ok(())
+    let (tasks, job): (Bound<'py, PyAny>, Py<PyAny>) = prepared.extract()?;
+    let expected = Expected::by(&tasks)?;
+    Ok(Some(Box::new(move || expected.arrive(job))))
 }
 
 /// What the engine puts into a WSGI environ: called with a `BackgroundTasks` and a job, has the job queued after the

@@ -320,20 +320,31 @@ impl<'a, 'py> Exchange<'a, 'py> {
     }
 
     /// Writes a response object, and hands the engine what is to be done after it.
-    fn write(&self, response: &Bound<'py, PyAny>, reply: &mut Reply<'_>) -> PyResult<Option<Rest<'py>>> {
-        let py = self.py;
+    fn write(&self, response: &Bound<'py, PyAny>, reply: &mut Reply<'_>) -> PyResult<Option<Rest>> {
         let rest = answer::response(response, &self.request, reply)?;
+        if let Some(done) = self.after_response(response)? {
+            reply.afterwards(done);
+        }
+        Ok(rest)
+    }
+
+    /// What is to be done once a response is out.
+    pub(crate) fn after_response(
+        &self,
+        response: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Box<dyn FnOnce() + Send>>> {
+        let py = self.py;
         let of_app = !self.hooks.after_response.bind(py).is_empty();
         let context = match self.frame.get().request_ctx(py) {
             None if of_app => Frame::resolve(&self.frame, Part::RequestContext)?,
             context => context,
         };
-        if let Some(context) = context
-            && (of_app || background::is_wanted(&context)?)
-        {
-            background::after_response(self.app, &context, response, reply)?;
+        match context {
+            Some(context) if of_app || background::is_wanted(&context)? => {
+                background::after_response(self.app, &context, response)
+            }
+            _ => Ok(None),
         }
-        Ok(rest)
     }
 
     /// What Flask's push does beside binding: the signal, the session, the match.

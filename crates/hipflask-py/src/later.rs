@@ -133,6 +133,7 @@ impl LaterLine {
                         request: Mutex::new(Some(request)),
                         begun: OnceLock::new(),
                         rest: Mutex::default(),
+                        response: Mutex::default(),
                     };
                     if let Err(error) = start.call1((exchange,)) {
                         serve::log_error(py, &error, "in the application");
@@ -172,6 +173,8 @@ struct LaterExchange {
     begun: OnceLock<Begun>,
     /// What is left to do with the response once its context is gone.
     rest: Mutex<Option<Rest>>,
+    /// The response object that was written, if one was.
+    response: Mutex<Option<Py<PyAny>>>,
 }
 
 impl LaterExchange {
@@ -232,6 +235,8 @@ impl LaterExchange {
         });
         // Dropped after the lock is open again: what is closed then may be Python.
         let before = std::mem::replace(&mut *locked(&self.rest), rest);
+        drop(before);
+        let before = locked(&self.response).replace(response.clone().unbind());
         drop(before);
     }
 }
@@ -341,7 +346,8 @@ impl LaterExchange {
 
     /// Write the answer to what nobody handled.
     fn write_error(&self) -> PyResult<()> {
-        drop(locked(&self.rest).take());
+        let dropped = (locked(&self.rest).take(), locked(&self.response).take());
+        drop(dropped);
         self.write(|reply| {
             answer::server_error(reply);
             Ok(())
@@ -384,8 +390,17 @@ impl LaterExchange {
             Some(Rest::Close(closed)) => answer::close(closed.bind(py))?,
             None => {}
         }
+        let response = locked(&self.response).take();
         let deferred = locked(&self.deferred).take();
-        if let Some(deferred) = deferred {
+        if let Some(mut deferred) = deferred {
+            if let Some(response) = response {
+                let response = response.bind(py);
+                match self.within(py, |exchange, _| exchange.after_response(response)) {
+                    Ok(Some(done)) => deferred.afterwards(done),
+                    Ok(None) => {}
+                    Err(error) => serve::log_error(py, &error, "in the application"),
+                }
+            }
             deferred.send();
         }
         ended.and_then(|()| self.dispatcher.look_again(py))

@@ -254,6 +254,7 @@ impl Hooks {
             &self.url_value_preprocessors,
             &self.before_request,
             &self.after_request,
+            &self.after_response,
             &self.teardown_request,
         ];
         tables.iter().all(|table| table.bind(py).is_empty()) && self.teardown_appcontext.bind(py).is_empty()

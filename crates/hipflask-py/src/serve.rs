@@ -47,6 +47,11 @@ fn body_is_arriving() -> bool {
     BODY_IS_ARRIVING.get()
 }
 
+/// Has the current thread, which does background work, count as one of the engine's.
+pub(crate) fn count_as_serving() {
+    IS_SERVING.set(true);
+}
+
 /// Whether the current thread is one of the engine's.
 #[pyfunction]
 fn on_serving_thread() -> bool {

@@ -14,6 +14,8 @@ pub(crate) type Write<'a> = &'a mut dyn FnMut(&mut Reply<'_>) -> bool;
 pub(crate) trait Owed: Send {
     /// Replaces what was written before.
     fn write(&mut self, write: Write<'_>);
+    /// See [`Reply::afterwards`].
+    fn afterwards(&mut self, done: Box<dyn FnOnce() + Send>);
     /// Gives the connection back with what was written, else with a 500.
     fn send(self: Box<Self>);
 }
@@ -54,6 +56,13 @@ impl Deferred {
             });
         }
         result.transpose()
+    }
+
+    /// As [`Reply::afterwards`], for what was written last.
+    pub fn afterwards(&mut self, done: Box<dyn FnOnce() + Send>) {
+        if let Some(owed) = &mut self.owed {
+            owed.afterwards(done);
+        }
     }
 
     /// Sends what was written.

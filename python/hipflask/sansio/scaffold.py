@@ -106,7 +106,9 @@ class Scaffold:
         self.after_request_funcs: dict[ft.AppOrBlueprintKey, list[ft.AfterRequestCallable[Any]]] = (
             defaultdict(list)
         )
-        self.after_response_funcs: dict[ft.AppOrBlueprintKey, list[ft.AfterResponseCallable]] = defaultdict(list)
+        self.after_response_funcs: dict[ft.AppOrBlueprintKey, list[ft.AfterResponseCallable]] = defaultdict(
+            list
+        )
         self.teardown_request_funcs: dict[ft.AppOrBlueprintKey, list[ft.TeardownCallable]] = defaultdict(list)
         self.template_context_processors: dict[
             ft.AppOrBlueprintKey, list[ft.TemplateContextProcessorCallable]

@@ -81,6 +81,12 @@ impl<H: Handler> Owed for Debt<H> {
         self.fill(write);
     }
 
+    fn afterwards(&mut self, done: Box<dyn FnOnce() + Send>) {
+        if let Some(answer) = &mut self.answer {
+            answer.afterwards.push(done);
+        }
+    }
+
     fn send(mut self: Box<Self>) {
         if self.answer.is_none() {
             self.fill(&mut |reply| {
