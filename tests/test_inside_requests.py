@@ -132,6 +132,14 @@ def with_error_handler(app: Any) -> None:
     app.url_build_error_handlers.append(lambda error, endpoint, values: f"/other/{endpoint}/{sorted(values)}")
 
 
+def with_counted_defaults_and_error_handler(app: Any) -> None:
+    """Whatever becomes of the URL, functions for defaults run once."""
+    app.url_defaults(lambda endpoint, values: values.update(times=values.get("times", 0) + 1))
+    app.url_build_error_handlers.append(
+        lambda error, endpoint, values: f"/other/{endpoint}/{sorted(values.items(), key=str)}"
+    )
+
+
 def with_own_method(app: Any) -> None:
     app.inject_url_defaults = lambda endpoint, values: values.update(own="yes")
 
@@ -143,7 +151,14 @@ def with_own_url_for(app: Any) -> None:
 @pytest.mark.parametrize("door", list(DOORS))
 @pytest.mark.parametrize(
     "change",
-    [with_defaults, with_blueprint_defaults, with_error_handler, with_own_method, with_own_url_for],
+    [
+        with_defaults,
+        with_blueprint_defaults,
+        with_error_handler,
+        with_counted_defaults_and_error_handler,
+        with_own_method,
+        with_own_url_for,
+    ],
     ids=lambda change: change.__name__,
 )
 def test_url_for_asks_whatever_an_app_has_set(door: str, change: Any) -> None:

@@ -373,7 +373,11 @@ class Flask(App):
             else:
                 value, status = value
 
-        if isinstance(value, self.response_class):
+        kind = type(value)
+        if kind is dict or kind is list:
+            # Before the others: it takes long to find out that a dictionary is no iterator.
+            response = self.json.response(value)
+        elif isinstance(value, self.response_class):
             response = value
         elif isinstance(value, (str, bytes, bytearray, Iterator)):
             # The constructor sets status and headers.
@@ -638,17 +642,30 @@ class Flask(App):
             raise ValueError("When specifying '_scheme', '_external' must be True.")
 
         self.inject_url_defaults(endpoint, values)
+        return self._build_url(url_adapter, endpoint, values, _anchor, _method, _scheme, _external)  # type: ignore[arg-type]
+
+    def _build_url(
+        self,
+        url_adapter: MapAdapter,
+        endpoint: str,
+        values: dict[str, Any],
+        anchor: str | None,
+        method: str | None,
+        scheme: str | None,
+        external: bool,
+    ) -> str:
+        """What `url_for` does once defaults are among the values; the native one may end here."""
         try:
-            url = url_adapter.build(  # type: ignore[union-attr]
-                endpoint, values, method=_method, url_scheme=_scheme, force_external=_external
+            url = url_adapter.build(
+                endpoint, values, method=method, url_scheme=scheme, force_external=external
             )
         except BuildError as error:
-            values.update(_anchor=_anchor, _method=_method, _scheme=_scheme, _external=_external)
+            values.update(_anchor=anchor, _method=method, _scheme=scheme, _external=external)
             return self.handle_url_build_error(error, endpoint, values)
-        if _anchor is not None:
+        if anchor is not None:
             from urllib.parse import quote
 
-            url += "#" + quote(_anchor, safe="%!#$&'()*+,/:;=?@")
+            url += "#" + quote(anchor, safe="%!#$&'()*+,/:;=?@")
         return url
 
     # Files.

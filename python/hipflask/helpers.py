@@ -11,6 +11,7 @@ from contextvars import copy_context
 from functools import cache, update_wrapper
 
 from . import signals
+from ._core import bound_app
 from ._core import url_for as url_for
 from .globals import _cv_app, _cv_request, current_app, request, request_ctx, session
 
@@ -117,9 +118,10 @@ def make_response(*args: Any) -> Response:
     Args:
         args: Nothing for an empty response, else what the view would return, as one or several arguments.
     """
+    app = bound_app() or current_app
     if not args:
-        return current_app.response_class()
-    return current_app.make_response(args[0] if len(args) == 1 else args)
+        return app.response_class()
+    return app.make_response(args[0] if len(args) == 1 else args)
 
 
 def redirect(location: str, code: int = 302, Response: type[BaseResponse] | None = None) -> BaseResponse:
@@ -130,8 +132,9 @@ def redirect(location: str, code: int = 302, Response: type[BaseResponse] | None
         code: 301, 302, 303, 305, 307 or 308.
         Response: The response class where there is no app.
     """
-    if current_app:
-        return current_app.redirect(location, code=code)
+    app = bound_app()
+    if app is not None:
+        return app.redirect(location, code=code)
     from .werkzeug.utils import redirect
 
     return redirect(location, code=code, Response=Response)
@@ -145,8 +148,9 @@ def abort(code: int | BaseResponse, *args: Any, **kwargs: Any) -> NoReturn:
         args: Passed to the exception.
         kwargs: Passed to the exception.
     """
-    if current_app:
-        current_app.aborter(code, *args, **kwargs)
+    app = bound_app()
+    if app is not None:
+        app.aborter(code, *args, **kwargs)
     from .werkzeug.exceptions import abort
 
     abort(code, *args, **kwargs)

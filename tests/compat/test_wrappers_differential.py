@@ -162,9 +162,14 @@ def test_a_request_reads_the_same(name):
 QUERY = st.text(st.sampled_from("ab=&+%;?/#2fFcC3é9 "), max_size=30)
 
 
-@given(query=QUERY, path=QUERY)
-def test_any_query_and_path_read_the_same(query, path):
-    same_request(query=query, path="/" + path)
+HOSTS = st.sampled_from(
+    ["localhost", "example.com:8080", "xn--n3h.net:81", "[::1]:5000", "A.b", "a?b", "u:p@h"]
+)
+
+
+@given(query=QUERY, path=QUERY, root=st.sampled_from(["", "/app", "/a \xc3\xa9%41", "app"]), host=HOSTS)
+def test_any_query_and_path_read_the_same(query, path, root, host):
+    same_request(query=query, path="/" + path, root=root, host=host)
 
 
 @given(body=st.binary(max_size=40) | QUERY.map(str.encode))

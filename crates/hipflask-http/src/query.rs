@@ -62,7 +62,7 @@ fn decode(mut bytes: &[u8], plus: bool) -> Vec<u8> {
     }
 }
 
-fn nibble(digit: u8) -> u8 {
+pub(crate) fn nibble(digit: u8) -> u8 {
     match digit {
         b'0'..=b'9' => digit - b'0',
         _ => (digit | 0x20).wrapping_sub(b'a' - 10) & 15,
@@ -98,7 +98,7 @@ fn escape(out: &mut String, byte: u8) {
 }
 
 #[cold]
-fn requote(bytes: &[u8]) -> String {
+pub(crate) fn requote(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() + 16);
     for chunk in bytes.utf8_chunks() {
         out.push_str(chunk.valid());

@@ -159,22 +159,22 @@ pub(crate) fn current(py: Python<'_>) -> PyResult<Option<Bound<'_, Frame>>> {
 }
 
 /// Where the current request's facts are.
-pub(crate) enum Requested<'py> {
+pub(crate) enum Requested<'a, 'py> {
     /// In a bare frame: its app, its request, and what building URLs has found out about them.
-    Bare(Bound<'py, Frame>),
+    Bare(&'a Bound<'py, Frame>),
     /// In a `RequestContext`.
-    Context(Bound<'py, PyAny>),
+    Context(&'a Bound<'py, PyAny>),
 }
 
-/// The current request, if there is one; makes no context object.
-pub(crate) fn requested(py: Python<'_>) -> PyResult<Option<Requested<'_>>> {
-    let Some(frame) = current(py)? else { return Ok(None) };
-    Ok(match &frame.get().request {
+/// The request of a frame, if it has one; makes no context object.
+pub(crate) fn requested<'a, 'py>(frame: &'a Bound<'py, Frame>) -> Option<Requested<'a, 'py>> {
+    let py = frame.py();
+    match &frame.get().request {
         Slot::Empty => None,
-        Slot::Context(context) => Some(Requested::Context(context.bind(py).clone())),
-        Slot::Of(owner) => Some(Requested::Bare(owner.bind(py).clone())),
+        Slot::Context(context) => Some(Requested::Context(context.bind(py))),
+        Slot::Of(owner) => Some(Requested::Bare(owner.bind(py))),
         Slot::Own => Some(Requested::Bare(frame)),
-    })
+    }
 }
 
 fn set(py: Python<'_>, frame: &Bound<'_, Frame>) -> PyResult<Py<PyAny>> {
@@ -605,6 +605,12 @@ fn unbind_contexts(py: Python<'_>) -> PyResult<()> {
     set(py, nothing.bind(py)).map(drop)
 }
 
+/// The current app itself, or None where there is none.
+#[pyfunction]
+fn bound_app(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
+    resolve(py, Part::App)
+}
+
 /// Undo `push_bare`.
 #[pyfunction]
 fn pop_bare(py: Python<'_>, token: Py<PyAny>) -> PyResult<()> {
@@ -630,6 +636,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add(PyString::new(py, "app_slot"), SlotVar { which: Which::App })?;
     module.add(PyString::new(py, "request_slot"), SlotVar { which: Which::Request })?;
     module.add_function(wrap_pyfunction!(add_template_names, module)?)?;
+    module.add_function(wrap_pyfunction!(bound_app, module)?)?;
     module.add_function(wrap_pyfunction!(push_bare, module)?)?;
     module.add_function(wrap_pyfunction!(unbind_contexts, module)?)?;
     module.add_function(wrap_pyfunction!(pop_bare, module)?)

@@ -1111,6 +1111,27 @@ fn json_dumps<'py>(
     }
 }
 
+/// Write an object as the text of a response by an app's provider.
+///
+/// Returns:
+///     The text with its newline, or None if the provider has a way of its own, or `json.dumps` has to write the object.
+#[pyfunction]
+fn json_response_text<'py>(
+    provider: &Bound<'py, PyAny>,
+    obj: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyString>>> {
+    let py = obj.py();
+    let debug = provider.getattr(intern!(py, "compact"))?.is_none()
+        && provider.getattr(intern!(py, "_app"))?.getattr(intern!(py, "debug"))?.is_truthy()?;
+    let Some(options) = Options::of_response(provider, debug)? else { return Ok(None) };
+    let mut out = Vec::with_capacity(256);
+    if !dumps_into(obj, &mut out, &options)? {
+        return Ok(None);
+    }
+    out.push(b'\n');
+    Ok(std::str::from_utf8(&out).ok().map(|text| PyString::new(py, text)))
+}
+
 /// Read JSON text.
 ///
 /// Args:
@@ -1139,5 +1160,6 @@ fn json_loads<'py>(s: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 /// Adds this file's names to `hipflask._core`.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(json_dumps, module)?)?;
+    module.add_function(wrap_pyfunction!(json_response_text, module)?)?;
     module.add_function(wrap_pyfunction!(json_loads, module)?)
 }

@@ -225,6 +225,30 @@ impl RequestBase {
         cookies.call_method1(intern!(py, "get"), (name,))?.extract()
     }
 
+    /// `request.blueprint`, without the string that Python would get where nobody has overridden anything.
+    pub(crate) fn blueprint(slf: &Bound<'_, Self>) -> PyResult<Option<String>> {
+        static OURS: PyOnceLock<(Py<PyAny>, Py<PyAny>)> = PyOnceLock::new();
+        let (py, any) = (slf.py(), slf.as_any());
+        let (blueprint, endpoint) = OURS.get_or_try_init(py, || {
+            let class = py.get_type::<Self>();
+            PyResult::Ok((class.getattr("_blueprint")?.unbind(), class.getattr("_endpoint")?.unbind()))
+        })?;
+        let class = any.get_type();
+        if inherits(&class, intern!(py, "blueprint"), blueprint)
+            && inherits(&class, intern!(py, "endpoint"), endpoint)
+        {
+            let rule = any.getattr(intern!(py, "url_rule"))?;
+            if rule.is_none() {
+                return Ok(None);
+            }
+            let endpoint = rule.getattr(intern!(py, "endpoint"))?;
+            let Ok(endpoint) = endpoint.cast::<PyString>() else { return Ok(None) };
+            return Ok(endpoint.to_str()?.rsplit_once('.').map(|(name, _)| name.to_owned()));
+        }
+        let blueprint = any.getattr(intern!(py, "blueprint"))?;
+        if blueprint.is_none() { Ok(None) } else { blueprint.extract().map(Some) }
+    }
+
     /// Closes the uploaded files, if there are any; what `close` does when it is not overridden.
     pub(crate) fn close_files(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
@@ -744,68 +768,73 @@ fn url_until<'py>(slf: This<'_, 'py>, until: Until) -> Value<'py> {
     let root = part(Until::Root, intern!(py, "root_path"))?;
     let path = part(Until::Path, intern!(py, "path"))?;
     let query = part(Until::Query, intern!(py, "query_string"))?;
-    if let Some(url) = plain_url(&scheme, &host, &root, &path, &query) {
+    if let Some(origin) = origin(&scheme, &host)?
+        && let Some(url) = iri(&origin, &root, &path, &query)
+    {
         return Ok(PyString::new(py, &url).into_any());
     }
     sansio_utils(py)?.call_method1(intern!(py, "get_current_url"), (scheme, host, root, path, query))
 }
 
-/// The URL if nothing in it needs quoting, unquoting, or the IDNA codec.
-fn plain_url(
-    scheme: &Bound<'_, PyAny>,
-    host: &Bound<'_, PyAny>,
+/// Whether scheme and host stand for themselves in an IRI, without the IDNA codec.
+fn is_plain_origin(scheme: &str, host: &str) -> bool {
+    let (name, port) = host.split_once(':').unwrap_or((host, "1"));
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+    let name_is_plain = !name.is_empty() && name.bytes().all(plain) && !name.contains("xn--");
+    let port_is_plain = !port.starts_with('0') && port.bytes().all(|byte| byte.is_ascii_digit());
+    name_is_plain && port_is_plain && port.parse::<u16>().is_ok() && matches!(scheme, "http" | "https")
+}
+
+/// The IRI of a scheme and a host, with a slash at the end; `None` for a host that reaches into the path.
+fn origin(scheme: &Bound<'_, PyAny>, host: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    let py = scheme.py();
+    let (Ok(scheme), Ok(host)) = (scheme.cast::<PyString>(), host.cast::<PyString>()) else {
+        return Ok(None);
+    };
+    let (Ok(scheme), Ok(host)) = (scheme.to_str(), host.to_str()) else { return Ok(None) };
+    let uri = [scheme, "://", host, "/"].concat();
+    if is_plain_origin(scheme, host) {
+        return Ok(Some(uri));
+    }
+    if host.is_empty() || host.contains(['/', '?', '#', '\\']) {
+        return Ok(None);
+    }
+    let urls = import(py, &MODULE, "hipflask.werkzeug.urls")?;
+    let iri: String = urls.call_method1(intern!(py, "uri_to_iri"), (uri,))?.extract()?;
+    Ok(iri.ends_with('/').then_some(iri))
+}
+
+/// The IRI of what follows an origin; `None` for what is no text or bytes.
+fn iri(
+    origin: &str,
     root: &Bound<'_, PyAny>,
     path: &Bound<'_, PyAny>,
     query: &Bound<'_, PyAny>,
 ) -> Option<String> {
-    let scheme = scheme.cast::<PyString>().ok()?.to_str().ok()?;
-    let host = host.cast::<PyString>().ok()?.to_str().ok()?;
-    let (name, port) = host.split_once(':').unwrap_or((host, "1"));
-    let name_is_plain = !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte))
-        && !name.contains("xn--");
-    let port_is_plain = !port.starts_with('0') && port.bytes().all(|byte| byte.is_ascii_digit());
-    if !name_is_plain || !port_is_plain || port.parse::<u16>().is_err() || !matches!(scheme, "http" | "https")
-    {
-        return None;
-    }
-    let mut url = format!("{scheme}://{host}/");
+    let mut url = String::with_capacity(origin.len() + 64);
+    url.push_str(origin);
     if !root.is_none() {
+        url.pop();
         let root = root.cast::<PyString>().ok()?.to_str().ok()?.trim_end_matches('/');
-        if !plain(root.as_bytes(), b"") {
+        if !root.is_empty() && !root.starts_with('/') {
             return None;
         }
-        url.truncate(url.len() - 1);
-        url.push_str(root);
+        hipflask_http::iri::push_path(&mut url, root);
         url.push('/');
     }
     if !path.is_none() {
         let path = path.cast::<PyString>().ok()?.to_str().ok()?.trim_start_matches('/');
-        if !plain(path.as_bytes(), b"") {
-            return None;
-        }
-        url.push_str(path);
+        hipflask_http::iri::push_path(&mut url, path);
     }
     if !query.is_none() {
         let query = query.cast::<PyBytes>().ok()?.as_bytes();
-        if !plain(query, b"?") {
-            return None;
-        }
         if !query.is_empty() {
             url.push('?');
-            url.push_str(std::str::from_utf8(query).ok()?);
+            hipflask_http::iri::push_query(&mut url, query);
         }
     }
     Some(url)
-}
-
-/// Whether text stands for itself in an IRI.
-fn plain(text: &[u8], also: &[u8]) -> bool {
-    text.iter().all(|byte| {
-        byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,/:;=@".contains(byte) || also.contains(byte)
-    })
 }
 
 fn url<'py>(slf: This<'_, 'py>, _: &RequestBase) -> Value<'py> {

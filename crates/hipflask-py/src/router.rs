@@ -22,9 +22,9 @@ mod map;
 
 use pyo3::prelude::*;
 
-pub(crate) use self::adapter::{Form, MapAdapterBase, Wanted, is_plain_host, plain_values};
+pub(crate) use self::adapter::{Form, MapAdapterBase, Wanted, is_plain_host, plain_values, same};
 #[allow(unused_imports, reason = "the dispatcher's side of the seam")]
-pub(crate) use self::map::{MapBase, Snapshot};
+pub(crate) use self::map::{Endpoint, MapBase, Snapshot};
 
 /// Adds this file's names to `hipflask._core`.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,11 +1,13 @@
 //! `url_for` within a request, without the context objects and the bound map that Python would make for it.
 //!
 //! Does what `Flask.url_for` does for an app that overrides none of the methods involved, and gives `None` for anything
-//! out of the ordinary (URL defaults that apply, an endpoint that cannot be built, no request): that method, which is
-//! the reference, then does it all.
+//! out of the ordinary (an endpoint that cannot be built, no request): that method, which is the reference, then does
+//! it all. Once functions for URL defaults have run, which may happen only once, `Flask._build_url` does the rest.
 
+use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
 
 use hipflask_router::origin_form;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
@@ -17,10 +19,12 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
-use crate::context::{self, Part, Requested};
+use crate::context::{self, Frame, Part, Requested};
 use crate::request::RequestBase;
 use crate::response::inherits;
-use crate::router::{Form, MapAdapterBase, MapBase, Wanted, is_plain_host, plain_values};
+use crate::router::{
+    Endpoint, Form, MapAdapterBase, MapBase, Snapshot, Wanted, is_plain_host, plain_values, same,
+};
 
 /// What building URLs knows of the app and the request of a bare frame.
 pub(crate) struct Site {
@@ -32,6 +36,16 @@ pub(crate) struct Site {
     /// The path that the app is mounted at, with a slash at the end.
     script: String,
     subdomain: String,
+    /// The map's rules, and which compilation they are.
+    rules: (Option<u64>, Arc<Snapshot>),
+    /// What absolute URLs begin with, once one was built: as in Flask, later changes of the request do not count.
+    origin: OnceLock<Option<Origin>>,
+}
+
+/// Scheme and host of a request.
+struct Origin {
+    scheme: String,
+    server: String,
 }
 
 impl Site {
@@ -45,7 +59,8 @@ impl Site {
     /// `None` where only Python can bind the map.
     fn of(app: &Bound<'_, PyAny>, request: &Bound<'_, PyAny>) -> PyResult<Option<Box<Self>>> {
         let py = app.py();
-        if !is_stock(app)? || app.getattr(intern!(py, "subdomain_matching"))?.is_truthy()? {
+        let own = app.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
+        if !is_stock(app, &own)? || app.getattr(intern!(py, "subdomain_matching"))?.is_truthy()? {
             return Ok(None);
         }
         let config = app.getattr(intern!(py, "config"))?;
@@ -70,7 +85,10 @@ impl Site {
         }
         let subdomain = map.getattr(intern!(py, "default_subdomain"))?;
         let subdomain = if subdomain.is_truthy()? { subdomain.extract()? } else { String::new() };
+        let rules = (map.get().generation(), MapBase::snapshot(&map)?);
         Ok(Some(Box::new(Self {
+            rules,
+            origin: OnceLock::new(),
             map: map.unbind(),
             defaults: defaults.unbind(),
             request: request.clone().unbind(),
@@ -83,39 +101,57 @@ impl Site {
 
     fn build<'py>(
         &self,
-        endpoint: &Bound<'py, PyAny>,
-        values: &Bound<'py, PyDict>,
+        py: Python<'py>,
+        endpoint: Endpoint<'_, 'py>,
+        values: Option<&Bound<'py, PyDict>>,
         form: &Form<'_, 'py>,
     ) -> PyResult<Option<Bound<'py, PyString>>> {
-        let py = endpoint.py();
         let wanted = Wanted { endpoint, values, unknown: true, map: self.map.bind(py) };
-        let Some(built) = wanted.build(form.method, Some(self.method.bind(py)), "")? else { return Ok(None) };
-        if built.domain == self.subdomain && !form.external && !built.websocket {
+        let (generation, rules) = &self.rules;
+        let fresh;
+        let rules = match generation.is_some() && self.map.get().generation() == *generation {
+            true => rules,
+            false => {
+                fresh = MapBase::snapshot(wanted.map)?;
+                &fresh
+            }
+        };
+        let Some(built) = wanted.build(rules, form.method, Some(self.method.bind(py)), "")? else {
+            return Ok(None);
+        };
+        if !form.external && !built.websocket && same(&built.domain, &self.subdomain) {
             return Ok(Some(PyString::new(py, &origin_form(&self.script, &built.path))));
         }
-        let own_scheme = self.request.bind(py).getattr(intern!(py, "scheme"))?;
-        let own_scheme = own_scheme.cast::<PyString>()?.to_str()?;
-        let Some(server) = self.server(py, own_scheme)? else { return Ok(None) };
-        let scheme = form.scheme.map_or(Ok(own_scheme), |scheme| scheme.to_str())?;
-        Ok(Some(PyString::new(py, &built.absolute(scheme, &server, &self.script, false))))
+        let origin = match self.origin.get() {
+            Some(origin) => origin,
+            None => {
+                let found = self.found_origin(py)?;
+                self.origin.get_or_init(|| found)
+            }
+        };
+        let Some(origin) = origin else { return Ok(None) };
+        let scheme = form.scheme.map_or(Ok(&*origin.scheme), |scheme| scheme.to_str())?;
+        Ok(Some(PyString::new(py, &built.absolute(scheme, &origin.server, &self.script, false))))
     }
 
-    /// The host of absolute URLs, as the map would be bound to it; `None` if it is no plain name.
-    fn server(&self, py: Python<'_>, scheme: &str) -> PyResult<Option<String>> {
+    /// Scheme and host of absolute URLs, as the map would be bound to them; `None` if the host is no plain name.
+    fn found_origin(&self, py: Python<'_>) -> PyResult<Option<Origin>> {
+        let request = self.request.bind(py);
+        let scheme: String = request.getattr(intern!(py, "scheme"))?.extract()?;
         let configured = self.config.bind(py).get_item(intern!(py, "SERVER_NAME"))?;
         let host = match configured.is_none() {
-            true => self.request.bind(py).getattr(intern!(py, "host"))?,
+            true => request.getattr(intern!(py, "host"))?,
             false => configured.clone(),
         };
         let Ok(host) = host.cast_into::<PyString>() else { return Ok(None) };
-        let mut host = host.to_str()?.to_ascii_lowercase();
+        let mut server = host.to_str()?.to_ascii_lowercase();
         if !configured.is_none() {
             let port = if scheme == "https" { ":443" } else { ":80" };
-            if let Some(name) = host.strip_suffix(port) {
-                host.truncate(name.len());
+            if let Some(name) = server.strip_suffix(port) {
+                server.truncate(name.len());
             }
         }
-        Ok(is_plain_host(&host).then_some(host))
+        Ok(is_plain_host(&server).then_some(Origin { scheme, server }))
     }
 }
 
@@ -131,7 +167,11 @@ struct Call<'a, 'py> {
 
 impl<'py> Call<'_, 'py> {
     /// The URL, if `app` is the current one and it can be built here.
-    fn build(&self, app: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn build(
+        &self,
+        app: &Bound<'py, PyAny>,
+        frame: Option<&Bound<'py, Frame>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = app.py();
         let external = match (self.external, self.scheme) {
             (Some(external), _) => external.is_truthy()?,
@@ -144,9 +184,8 @@ impl<'py> Call<'_, 'py> {
         if scheme.is_some() && !external {
             return Ok(None);
         }
-        let values = plain_values(py, self.values.map(|values| values.as_any()))?;
         let form = Form { method, external, scheme, unknown: true };
-        let url = match context::requested(py)? {
+        let url = match frame.and_then(context::requested) {
             None => return Ok(None),
             Some(Requested::Bare(frame)) => {
                 let frame = frame.get();
@@ -155,49 +194,112 @@ impl<'py> Call<'_, 'py> {
                 if !frame.is_of(app) || frame.has_bound_map(py)? {
                     return Ok(None);
                 }
-                let Some(endpoint) = self.absolute_endpoint(site.request.bind(py))? else { return Ok(None) };
-                if has_defaults(site.defaults.bind(py), &endpoint)? {
+                let request = site.request.bind(py);
+                let Some(endpoint) = self.absolute_endpoint(|| RequestBase::blueprint(request))? else {
                     return Ok(None);
-                }
-                site.build(endpoint.as_any(), &values, &form)?
+                };
+                let defaults = site.defaults.bind(py);
+                self.with_defaults(app, defaults, &endpoint, external, |values| {
+                    site.build(py, Endpoint::Name(&endpoint), values, &form)
+                })?
             }
             Some(Requested::Context(context)) => {
-                if !context.getattr(intern!(py, "app"))?.is(app) || !is_stock(app)? {
+                let own = app.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
+                if !context.getattr(intern!(py, "app"))?.is(app) || !is_stock(app, &own)? {
                     return Ok(None);
                 }
-                let request = context.getattr(intern!(py, "request"))?;
-                let Some(endpoint) = self.absolute_endpoint(&request)? else { return Ok(None) };
+                let blueprint = || {
+                    let request = context.getattr(intern!(py, "request"))?;
+                    let blueprint = request.getattr(intern!(py, "blueprint"))?;
+                    if blueprint.is_none() { Ok(None) } else { blueprint.extract().map(Some) }
+                };
+                let Some(endpoint) = self.absolute_endpoint(blueprint)? else { return Ok(None) };
                 let defaults = app.getattr(intern!(py, "url_default_functions"))?.cast_into::<PyDict>();
                 let adapter = context.getattr(intern!(py, "url_adapter"))?;
                 let (Ok(defaults), Some(adapter)) = (defaults, stock_adapter(&adapter)?) else {
                     return Ok(None);
                 };
-                if has_defaults(&defaults, &endpoint)? {
-                    return Ok(None);
-                }
-                MapAdapterBase::build_url(adapter, endpoint.as_any(), &values, &form)?
+                self.with_defaults(app, &defaults, &endpoint, external, |values| {
+                    MapAdapterBase::build_url(adapter, Endpoint::Name(&endpoint), values, &form)
+                })?
             }
         };
-        let Some(url) = url else { return Ok(None) };
-        let Some(anchor) = self.anchor else { return Ok(Some(url.into_any())) };
+        let (url, anchor) = match (url, self.anchor) {
+            (Made::Built(url), None) => return Ok(Some(url.into_any())),
+            (Made::Built(url), Some(anchor)) => (url, anchor),
+            (Made::Rescued(url), _) => return Ok(Some(url)),
+            (Made::Nothing, _) => return Ok(None),
+        };
         let Ok(anchor) = anchor.cast::<PyString>() else { return Ok(None) };
-        let mut whole = url.to_str()?.to_owned();
+        let (url, anchor) = (url.to_str()?, anchor.to_str()?);
+        let mut whole = String::with_capacity(url.len() + 1 + anchor.len());
+        whole.push_str(url);
         whole.push('#');
-        quote_anchor(&mut whole, anchor.to_str()?);
+        quote_anchor(&mut whole, anchor);
         Ok(Some(PyString::new(py, &whole).into_any()))
     }
 
     /// The endpoint; one that begins with a dot is in the request's blueprint.
-    fn absolute_endpoint(&self, request: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyString>>> {
-        let py = request.py();
+    fn absolute_endpoint(
+        &self,
+        blueprint: impl FnOnce() -> PyResult<Option<String>>,
+    ) -> PyResult<Option<Cow<'_, str>>> {
         let Ok(text) = self.endpoint.to_str() else { return Ok(None) };
-        let Some(name) = text.strip_prefix('.') else { return Ok(Some(self.endpoint.clone())) };
-        let blueprint = request.getattr(intern!(py, "blueprint"))?;
-        if blueprint.is_none() {
-            return Ok(Some(PyString::new(py, name)));
+        let Some(name) = text.strip_prefix('.') else { return Ok(Some(Cow::Borrowed(text))) };
+        Ok(Some(match blueprint()? {
+            None => Cow::Borrowed(name),
+            Some(mut endpoint) => {
+                endpoint.push_str(text);
+                Cow::Owned(endpoint)
+            }
+        }))
+    }
+
+    /// Builds a URL of the values given and of those that the app's functions for this endpoint add.
+    fn with_defaults(
+        &self,
+        app: &Bound<'py, PyAny>,
+        functions: &Bound<'py, PyDict>,
+        endpoint: &str,
+        external: bool,
+        build: impl Fn(Option<&Bound<'py, PyDict>>) -> PyResult<Option<Bound<'py, PyString>>>,
+    ) -> PyResult<Made<'py>> {
+        let py = app.py();
+        let functions = match functions.is_empty() {
+            true => Vec::new(),
+            false => default_functions(functions, endpoint)?,
+        };
+        if functions.is_empty() {
+            let values = match self.values {
+                Some(values) => Some(plain_values(py, Some(values.as_any()))?),
+                None => None,
+            };
+            return Ok(build(values.as_ref())?.map_or(Made::Nothing, Made::Built));
         }
-        let blueprint = blueprint.cast::<PyString>()?.to_str()?;
-        Ok(Some(PyString::new(py, &[blueprint, text].concat())))
+        if self.anchor.is_some_and(|anchor| anchor.cast::<PyString>().is_err()) {
+            return Ok(Made::Nothing);
+        }
+        let name = PyString::new(py, endpoint);
+        let values = match self.values {
+            Some(values) => values.clone(),
+            None => PyDict::new(py),
+        };
+        for function in functions {
+            for function in function.try_iter()? {
+                function?.call1((&name, &values))?;
+            }
+        }
+        let plain = plain_values(py, Some(values.as_any()))?;
+        if let Some(url) = build(Some(&plain))? {
+            return Ok(Made::Built(url));
+        }
+        let adapter = py
+            .import(intern!(py, "hipflask.globals"))?
+            .getattr(intern!(py, "_cv_request"))?
+            .call_method0(intern!(py, "get"))?
+            .getattr(intern!(py, "url_adapter"))?;
+        let given = (adapter, name, values, self.anchor, self.method, self.scheme, external);
+        app.call_method1(intern!(py, "_build_url"), given).map(Made::Rescued)
     }
 
     /// `app.url_for(...)`, as Python does it.
@@ -225,23 +327,24 @@ fn text_or_nothing<'a, 'py>(
     }
 }
 
-/// Whether a function that gives values to URLs applies to this endpoint: one of the app, or of its blueprints.
-fn has_defaults(functions: &Bound<'_, PyDict>, endpoint: &Bound<'_, PyString>) -> PyResult<bool> {
-    if functions.is_empty() {
-        return Ok(false);
+/// What became of a URL.
+enum Made<'py> {
+    Built(Bound<'py, PyString>),
+    /// Python was asked in the middle of it.
+    Rescued(Bound<'py, PyAny>),
+    /// Python has to do it all.
+    Nothing,
+}
+
+/// The functions that give values to URLs of this endpoint: those of the app, then of its blueprints from the outermost
+/// in.
+fn default_functions<'py>(table: &Bound<'py, PyDict>, endpoint: &str) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let mut found = Vec::new();
+    found.extend(table.get_item(table.py().None())?);
+    for (end, _) in endpoint.match_indices('.') {
+        found.extend(endpoint.get(..end).map_or(Ok(None), |blueprint| table.get_item(blueprint))?);
     }
-    let some = |list: Option<Bound<'_, PyAny>>| list.map_or(Ok(false), |list| list.is_truthy());
-    if some(functions.get_item(functions.py().None())?)? {
-        return Ok(true);
-    }
-    let mut name = endpoint.to_str()?;
-    while let Some((blueprint, _)) = name.rsplit_once('.') {
-        if some(functions.get_item(blueprint)?)? {
-            return Ok(true);
-        }
-        name = blueprint;
-    }
-    Ok(false)
+    Ok(found)
 }
 
 /// The adapter, if it is none of a subclass.
@@ -256,8 +359,8 @@ fn stock_adapter<'a, 'py>(
 const INVOLVED: [&str; 4] =
     ["url_for", "create_url_adapter", "inject_url_defaults", "handle_url_build_error"];
 
-/// Whether an app has Flask's own methods wherever URLs are built.
-fn is_stock(app: &Bound<'_, PyAny>) -> PyResult<bool> {
+/// Whether an app, whose `__dict__` is `own`, has Flask's own methods wherever URLs are built.
+fn is_stock(app: &Bound<'_, PyAny>, own: &Bound<'_, PyDict>) -> PyResult<bool> {
     static OURS: PyOnceLock<[(Py<PyString>, Py<PyAny>); INVOLVED.len()]> = PyOnceLock::new();
     let py = app.py();
     let ours = OURS.get_or_try_init(py, || {
@@ -268,7 +371,6 @@ fn is_stock(app: &Bound<'_, PyAny>) -> PyResult<bool> {
         PyResult::Ok([method(build)?, method(bind)?, method(inject)?, method(rescue)?])
     })?;
     let class = app.get_type();
-    let own = app.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
     for (name, method) in ours {
         if !inherits(&class, name.bind(py), method) || own.contains(name)? {
             return Ok(false);
@@ -379,13 +481,15 @@ fn called<'py>(
         };
         return Err(PyTypeError::new_err(message));
     };
-    let Some(app) = context::resolve(py, Part::App)? else {
+    let frame = context::current(py)?;
+    let app = frame.as_ref().map_or(Ok(None), |frame| Frame::resolve(frame, Part::App))?;
+    let Some(app) = app else {
         let message = py.import("hipflask.globals")?.getattr("_no_app_msg")?;
         return Err(PyRuntimeError::new_err((message.unbind(),)));
     };
     let endpoint = endpoint.cast::<PyString>()?;
     let call = Call { endpoint, anchor, method, scheme, external, values: values.as_ref() };
-    match call.build(&app)? {
+    match call.build(&app, frame.as_ref())? {
         Some(url) => Ok(url),
         None => call.delegate(&app),
     }
@@ -403,7 +507,8 @@ fn quick_url_for<'py>(
     external: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let Ok(endpoint) = endpoint.cast::<PyString>() else { return Ok(None) };
-    Call { endpoint, anchor, method, scheme, external, values: Some(values) }.build(app)
+    Call { endpoint, anchor, method, scheme, external, values: Some(values) }
+        .build(app, context::current(app.py())?.as_ref())
 }
 
 /// `Flask.url_for` of one app, as templates call it.
@@ -436,7 +541,7 @@ impl UrlFor {
         let endpoint = endpoint.cast::<PyString>()?;
         let call =
             Call { endpoint, anchor: _anchor, method: _method, scheme: _scheme, external: _external, values };
-        match call.build(app)? {
+        match call.build(app, context::current(app.py())?.as_ref())? {
             Some(url) => Ok(url),
             None => call.delegate(app),
         }

@@ -6,6 +6,8 @@ use crate::Error;
 #[derive(Debug, Clone, Default)]
 pub struct MethodTable {
     names: Vec<Box<str>>,
+    /// The set of GET, which nearly every look-up is for.
+    get: MethodSet,
 }
 
 /// A set of methods, by their numbers in a [`MethodTable`].
@@ -39,6 +41,9 @@ impl MethodTable {
     /// The set of one method; empty if no rule names it.
     #[must_use]
     pub fn one(&self, method: &str) -> MethodSet {
+        if method == "GET" {
+            return self.get;
+        }
         self.names.iter().position(|name| **name == *method).map_or(MethodSet(0), |at| MethodSet(1 << at))
     }
 
@@ -52,6 +57,9 @@ impl MethodTable {
             if self.one(method).is_empty() {
                 if self.names.len() == MethodSet::MOST {
                     return Err(Error::Methods);
+                }
+                if method == "GET" {
+                    self.get = MethodSet(1 << self.names.len());
                 }
                 self.names.push(method.into());
             }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any
 
+from .._core import bound_app
 from ..globals import current_app
 
 if TYPE_CHECKING:
@@ -84,4 +85,4 @@ def jsonify(*args: Any, **kwargs: Any) -> Response:
 
     Implements: flask.json.jsonify (3.1).
     """
-    return current_app.json.response(*args, **kwargs)
+    return (bound_app() or current_app).json.response(*args, **kwargs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import IO, TYPE_CHECKING, Any
 from weakref import proxy
 
-from .._core import json_dumps, json_loads
+from .._core import json_dumps, json_loads, json_response_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,6 +161,9 @@ class DefaultJSONProvider(JSONProvider):
             TypeError: If positional and keyword arguments are mixed.
         """
         obj = self._prepare_response_obj(args, kwargs)
+        text = json_response_text(self, obj)
+        if text is not None:
+            return self._app.response_class(text, mimetype=self.mimetype)
         layout: dict[str, Any]
         if self.compact is False or (self.compact is None and self._app.debug):
             layout = {"indent": 2}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ._internal import _DictAccessorProperty, _missing
@@ -142,6 +143,21 @@ def secure_filename(filename: str) -> str:
     return filename
 
 
+_REDIRECT_PAGE = (
+    "<!doctype html>\n<html lang=en>\n<title>Redirecting...</title>\n<h1>Redirecting...</h1>\n"
+    '<p>You should be redirected automatically to the target URL: <a href="',
+    '">',
+    "</a>. If not, click the link.\n",
+)
+
+
+@cache
+def _escape() -> Callable[[Any], str]:
+    from markupsafe import escape
+
+    return escape
+
+
 def redirect(location: str, code: int = 302, Response: type[Response] | None = None) -> Response:
     """Send the client to another URL.
 
@@ -153,21 +169,15 @@ def redirect(location: str, code: int = 302, Response: type[Response] | None = N
     Returns:
         A response with `Location` and a page for clients that do not follow it.
     """
-    from markupsafe import escape
-
     if Response is None:
         from .wrappers.response import Response as Default
 
         Response = Default
 
-    link = escape(location)
-    response = Response(
-        "<!doctype html>\n<html lang=en>\n<title>Redirecting...</title>\n<h1>Redirecting...</h1>\n"
-        "<p>You should be redirected automatically to the target URL: "
-        f'<a href="{link}">{link}</a>. If not, click the link.\n',
-        code,
-        mimetype="text/html",
-    )
+    link = _escape()(location)
+    # Joined, since a format string asks `Markup` for its way of formatting.
+    page = "".join((_REDIRECT_PAGE[0], link, _REDIRECT_PAGE[1], link, _REDIRECT_PAGE[2]))
+    response = Response(page, code, mimetype="text/html")
     response.headers["Location"] = location
     return response
 

@@ -138,7 +138,7 @@ impl CompiledRule {
         unknown: bool,
         map: &Bound<'_, PyAny>,
     ) -> PyResult<(String, String)> {
-        self.assemble(py, values, unknown, map)?.ok_or_else(|| {
+        self.assemble(py, Some(values), unknown, map)?.ok_or_else(|| {
             PyTypeError::new_err(format!("{:?} needs a value for each of its variables", self.path))
         })
     }
@@ -179,13 +179,15 @@ impl CompiledRule {
     pub(crate) fn assemble(
         &self,
         py: Python<'_>,
-        values: &Bound<'_, PyDict>,
+        values: Option<&Bound<'_, PyDict>>,
         unknown: bool,
         map: &Bound<'_, PyAny>,
     ) -> PyResult<Option<(String, String)>> {
         let mut query = String::new();
-        let extra = unknown && values.len() > self.open.len();
-        if extra || self.open.len() > 1 {
+        let extra = values.filter(|values| unknown && values.len() > self.open.len());
+        if let Some(values) = values
+            && (extra.is_some() || self.open.len() > 1)
+        {
             // A value that cannot be encoded is no error if another is missing.
             for name in self.open.iter().filter_map(|&at| self.names.get(at)) {
                 if !values.contains(name)? {
@@ -193,11 +195,11 @@ impl CompiledRule {
                 }
             }
         }
-        if extra {
+        if let Some(values) = extra {
             self.append_query(values, map, &mut query)?;
         }
         let mut domain = String::new();
-        let mut path = String::with_capacity(64);
+        let mut path = String::with_capacity(64 + query.len());
         for (places, out) in [(&self.template.domain, &mut domain), (&self.template.path, &mut path)] {
             for place in places {
                 let at = match place {
@@ -210,7 +212,9 @@ impl CompiledRule {
                 if let (Some(name), Some(encoder), Some(converter)) =
                     (self.names.get(at), self.encoders.get(at), self.converters.get(at))
                 {
-                    let Some(value) = values.get_item(name)? else { return Ok(None) };
+                    let Some(value) = values.map_or(Ok(None), |values| values.get_item(name))? else {
+                        return Ok(None);
+                    };
                     encoder.encode(py, converter, &value, out)?;
                 }
             }

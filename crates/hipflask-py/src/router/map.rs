@@ -1,5 +1,6 @@
 //! A map's compiled state, shared between Python and the engine.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -29,7 +30,26 @@ pub(crate) struct Snapshot {
     pub(crate) router: Router,
     rules: Vec<Entry>,
     endpoints: Py<PyDict>,
+    /// The same for endpoints that are text, which nearly all are.
+    named: HashMap<Box<str>, usize>,
     by_endpoint: Vec<Vec<usize>>,
+}
+
+/// What a rule is built for.
+#[derive(Clone, Copy)]
+pub(crate) enum Endpoint<'a, 'py> {
+    Name(&'a str),
+    Object(&'a Bound<'py, PyAny>),
+}
+
+impl<'a, 'py> Endpoint<'a, 'py> {
+    /// An endpoint as Python has it.
+    pub(crate) fn of(endpoint: &'a Bound<'py, PyAny>) -> Self {
+        match endpoint.cast_exact::<PyString>().map(|name| name.to_str()) {
+            Ok(Ok(name)) => Self::Name(name),
+            _ => Self::Object(endpoint),
+        }
+    }
 }
 
 /// A rule, as matching and building need it.
@@ -209,11 +229,14 @@ impl Snapshot {
     /// The rules of an endpoint, in the order of building.
     pub(crate) fn rules_of(
         &self,
-        endpoint: &Bound<'_, PyAny>,
+        endpoint: Endpoint<'_, '_>,
     ) -> PyResult<impl Iterator<Item = (usize, &Entry)>> {
-        let place: Option<usize> = match self.endpoints.bind(endpoint.py()).get_item(endpoint)? {
-            Some(place) => Some(place.extract()?),
-            None => None,
+        let place = match endpoint {
+            Endpoint::Name(name) => self.named.get(name).copied(),
+            Endpoint::Object(endpoint) => match self.endpoints.bind(endpoint.py()).get_item(endpoint)? {
+                Some(place) => Some(place.extract()?),
+                None => None,
+            },
         };
         let rules =
             place.and_then(|place| self.by_endpoint.get(place)).map(Vec::as_slice).unwrap_or_default();
@@ -226,7 +249,7 @@ impl Snapshot {
         by_endpoint: &Bound<'_, PyDict>,
         merge: bool,
     ) -> PyResult<Self> {
-        let mut places = std::collections::HashMap::with_capacity(rules.len());
+        let mut places = HashMap::with_capacity(rules.len());
         let mut entries = Vec::with_capacity(rules.len());
         let mut natives = Vec::with_capacity(rules.len());
         for rule in rules.iter() {
@@ -236,12 +259,16 @@ impl Snapshot {
             natives.push(native);
         }
         let endpoints = PyDict::new(py);
+        let mut named = HashMap::with_capacity(by_endpoint.len());
         let mut grouped = Vec::with_capacity(by_endpoint.len());
         for (endpoint, group) in by_endpoint.iter() {
             let group: Vec<Bound<'_, PyAny>> = group.extract()?;
             let group: Vec<usize> =
                 group.iter().filter_map(|rule| places.get(&(rule.as_ptr() as usize)).copied()).collect();
             mark_specials(&mut entries, &group);
+            if let Endpoint::Name(name) = Endpoint::of(&endpoint) {
+                named.insert(name.into(), grouped.len());
+            }
             endpoints.set_item(endpoint, grouped.len())?;
             grouped.push(group);
         }
@@ -255,7 +282,8 @@ impl Snapshot {
         };
         match Router::with_search(&natives, merge, &mut search) {
             Ok(router) => {
-                Ok(Self { router, rules: entries, endpoints: endpoints.unbind(), by_endpoint: grouped })
+                let endpoints = endpoints.unbind();
+                Ok(Self { router, rules: entries, endpoints, named, by_endpoint: grouped })
             }
             Err(error) => Err(failure.unwrap_or_else(|| PyValueError::new_err(error.to_string()))),
         }
