@@ -237,8 +237,6 @@ def test_an_app_without_a_secret_key_has_read_only_sessions():
 
 
 def test_async_views_and_hooks(app, client):
-    pytest.importorskip("asgiref")
-
     @app.before_request
     async def before():
         g.x = 1

@@ -14,8 +14,6 @@ from doors import Client, LiveDoor
 from hipflask import Flask, Response, abort, after_this_request, g, request, session
 from hipflask.views import MethodView
 
-pytest.importorskip("asgiref")
-
 
 @pytest.fixture
 def live(app: Flask):

@@ -10,7 +10,6 @@ import sys
 from datetime import datetime, timedelta, timezone
 from functools import wraps
 
-import pytest
 from files import write
 
 from hipflask import (
@@ -757,7 +756,6 @@ def test_lazily_loaded_views(through, tmp_path, monkeypatch):
 
 
 def test_async_views(through):
-    pytest.importorskip("asgiref")
     app = Flask(__name__)
 
     @app.before_request

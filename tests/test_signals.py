@@ -134,7 +134,6 @@ def test_a_receiver_can_use_the_context(app):
 
 
 def test_an_async_receiver_is_awaited(app, client):
-    pytest.importorskip("asgiref")
     called = []
 
     async def receive(sender, **values):

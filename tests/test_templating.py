@@ -121,8 +121,6 @@ def test_context_processors_give_variables_that_arguments_override(app):
 
 
 def test_an_async_context_processor(app):
-    pytest.importorskip("asgiref")
-
     @app.context_processor
     async def processor():
         return {"a": 1}

@@ -167,8 +167,6 @@ def test_the_view_class_can_be_replaced(app, client):
 
 
 def test_async_methods(app, client):
-    pytest.importorskip("asgiref")
-
     class Item(MethodView):
         async def get(self):
             return "awaited"

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import cached_property, partial
 from types import FunctionType, MethodType
 
-from . import _core, signals
+from . import signals
 from ._core import UrlFor, add_template_names, bind_environ, quick_url_for
 from ._lazy import imported
 from .blueprints import _open_resource, _send_static_file
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .background import BackgroundTasks
     from .sessions import SessionInterface
     from .templating import Environment
-    from .testing import FlaskClient, FlaskCliRunner
+    from .testing import AsyncFlaskClient, FlaskClient, FlaskCliRunner, TestApp
     from .typing import HeadersValue
     from .werkzeug.routing import MapAdapter
     from .wrappers import Request, Response
@@ -486,24 +486,12 @@ class Flask(App):
     def async_to_sync(self, func: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
         """Return a function that runs a coroutine function to its end. Override it to use another loop.
 
-        On the threads of Hipflask's server that is the one loop of the process. Elsewhere, as on other WSGI
-        servers and in the test client, it is a loop of its own for each call.
+        It runs on the one loop of the process; in a request of an async test client, on the client's loop.
+        The calling thread waits.
         """
-        if _core.on_serving_thread():
-            from .loop import to_sync
+        from .loop import is_collecting_here, to_sync
 
-            return to_sync(func)
-        loop = sys.modules.get("hipflask.loop")
-        if loop is not None and loop.is_collecting_here():
-            return func
-        try:
-            from asgiref.sync import async_to_sync
-        except ImportError:
-            raise RuntimeError(
-                "Install Flask with the 'async' extra in order to use async views. (pip install"
-                " 'hipflask[async]')"
-            ) from None
-        return async_to_sync(func)
+        return func if is_collecting_here() else to_sync(func)
 
     # Work beside requests.
 
@@ -751,6 +739,21 @@ class Flask(App):
         if cls is None:
             from .testing import FlaskClient as cls
         return cls(self, self.response_class, use_cookies=use_cookies, **kwargs)  # type: ignore[no-any-return]
+
+    def async_test_client(self, use_cookies: bool = True, **kwargs: Any) -> AsyncFlaskClient:
+        """Make a client whose requests are awaited; coroutine views run on the loop of whoever awaits.
+
+        The arguments are those of `test_client`.
+        """
+        from .testing import AsyncFlaskClient
+
+        return AsyncFlaskClient(self.test_client(use_cookies, **kwargs))
+
+    def test_app(self) -> TestApp:
+        """Run what the app does around the time that it serves, in a test: for `with` or `async with`."""
+        from .testing import TestApp
+
+        return TestApp(self)
 
     def test_cli_runner(self, **kwargs: Any) -> FlaskCliRunner:
         """Make a runner of the app's commands."""

@@ -11,7 +11,7 @@ import os
 import sys
 from collections import deque
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from threading import Lock, Thread, get_ident
 
 from . import _core
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 # How long the end of the process waits for tasks that have been cancelled.
 _LAST_SECONDS = 2.0
+
+_WAITS_FOR_ITSELF = "The event loop cannot wait for itself: await the coroutine instead."
+
+# What the running code was called by, if that was a coroutine of another loop.
+_visit: ContextVar[Visit] = ContextVar("hipflask.visit")
 
 # The thread that is inside of `collecting`, if any: only ever the loop's.
 _collector: int | None = None
@@ -50,17 +55,98 @@ def shared() -> Loop:
 
 
 def to_sync(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
-    """Return a function that runs a coroutine function on the shared loop, to its end."""
+    """Return a function that runs a coroutine function to its end, on the shared loop or a `Visit`'s."""
     from functools import wraps
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        visit = _visit.get(None)
+        if visit is not None:
+            return visit.run(function, args, kwargs)
         if _core.body_is_arriving():
             # To read it is to wait for the client, which the shared loop must not.
             return _run_here(function, args, kwargs)
         return shared().run(function, args, kwargs)
 
     return run
+
+
+class Visit:
+    """One call made from a running loop, in a thread of its own: its coroutines run on that loop.
+
+    Args:
+        loop: The loop, which must be running.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._cancelled = False
+
+    async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a sync function. Cancelling this cancels the coroutines that it waits for, and
+        waits for its end.
+
+        Returns:
+            Its result.
+
+        Raises:
+            BaseException: What it raised.
+        """
+        import asyncio
+
+        done = self._loop.create_future()
+        context = copy_context()
+        context.run(_visit.set, self)
+
+        def work() -> None:
+            error: BaseException | None = None
+            result = None
+            try:
+                result = context.run(function, *args, **kwargs)
+            except BaseException as caught:
+                error = caught
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(finish, result, error)
+
+        def finish(result: Any, error: BaseException | None) -> None:
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(result)
+            else:
+                # A future refuses StopIteration; the caller gets it as it would through a coroutine.
+                done.set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)
+
+        Thread(target=work, name="hipflask-visit", daemon=True).start()
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            self._cancelled = True
+            for task in tuple(self._tasks):
+                task.cancel()
+            # Its teardown functions run before the caller goes on.
+            await asyncio.wait((done,))
+            if not done.cancelled():
+                done.exception()
+            raise
+
+    def run(
+        self, function: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run a coroutine function on the loop, from another thread. See `Loop.run`."""
+        import asyncio
+
+        if asyncio._get_running_loop() is self._loop:
+            raise RuntimeError(_WAITS_FOR_ITSELF)
+
+        def note(task: asyncio.Task[Any]) -> None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            if self._cancelled:
+                task.cancel()
+
+        return _run_on(self._loop, self._loop.call_soon_threadsafe, note, function, args, kwargs, None)
 
 
 def _run_here(
@@ -142,8 +228,9 @@ class Loop:
         function: Callable[..., Coroutine[Any, Any, Any]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        most: float | None = None,
     ) -> Any:
-        """Run a coroutine function in a task of its own, and wait for it.
+        """Run a coroutine function in a task of its own, and wait for it, at most so many seconds.
 
         It sees the context variables of the caller and the error being handled there; what it sets is seen by
         the caller afterwards.
@@ -153,30 +240,18 @@ class Loop:
 
         Raises:
             RuntimeError: If called on the loop's own thread, which would wait for itself.
+            TimeoutError: If it takes longer; it goes on all the same.
             BaseException: What the coroutine raised.
         """
-        from concurrent.futures import Future
-
         if get_ident() == self._thread.ident:
-            raise RuntimeError("The event loop cannot wait for itself: await the coroutine instead.")
-        handled = sys.exc_info()[1]
-        context = copy_context()
-        done: Future[Any] = Future()
-        ends: list[Context] = []
+            raise RuntimeError(_WAITS_FOR_ITSELF)
+        return _run_on(self.loop, self._soon, None, function, args, kwargs, most)
 
-        def start() -> None:
-            task = context.run(self.loop.create_task, _within(handled, function, args, kwargs, ends))
-            task.add_done_callback(lambda task: _settle(task, done))
-
+    def _soon(self, start: Callable[[], None]) -> None:
         self._calls.append(start)
         if not self._woken:
             self._woken = True
             self.loop.call_soon_threadsafe(self._drain)
-        try:
-            return done.result()
-        finally:
-            if ends:
-                _adopt(ends[0])
 
     def _drain(self) -> None:
         # Before the look: a call that comes after the last look finds False and wakes the loop again.
@@ -213,6 +288,42 @@ class Loop:
             self._thread.join(2 * _LAST_SECONDS)
 
 
+def _run_on(
+    loop: asyncio.AbstractEventLoop,
+    soon: Callable[[Callable[[], None]], object],
+    note: Callable[[asyncio.Task[Any]], None] | None,
+    function: Callable[..., Coroutine[Any, Any, Any]],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    most: float | None,
+) -> Any:
+    """Do what `Loop.run` says. `soon` lets the loop's thread call something; `note` gets the task."""
+    from concurrent.futures import Future
+    from concurrent.futures import TimeoutError as FutureTimeout
+
+    handled = sys.exc_info()[1]
+    context = copy_context()
+    done: Future[Any] = Future()
+    ends: list[Context] = []
+
+    def start() -> None:
+        task = context.run(loop.create_task, _within(handled, function, args, kwargs, ends))
+        task.add_done_callback(lambda task: _settle(task, done))
+        if note is not None:
+            note(task)
+
+    soon(start)
+    try:
+        return done.result(most)
+    except FutureTimeout:
+        if done.done():
+            raise
+        raise TimeoutError(f"The coroutine takes longer than {most} seconds.") from None
+    finally:
+        if ends:
+            _adopt(ends[0])
+
+
 async def _within(
     handled: BaseException | None,
     function: Callable[..., Coroutine[Any, Any, Any]],
@@ -235,7 +346,7 @@ async def _within(
 
 
 def _settle(task: asyncio.Task[Any], done: Future[Any]) -> None:
-    from concurrent.futures import CancelledError
+    from asyncio import CancelledError
 
     if task.cancelled():
         done.set_exception(CancelledError())

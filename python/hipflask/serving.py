@@ -19,6 +19,8 @@ if t.TYPE_CHECKING:
 
     from _typeshed.wsgi import WSGIApplication
 
+    from .app import Flask
+
 # What a process that reloads passes to its children: the number of the listening socket, which outlives them.
 _SOCKET_VARIABLE = "HIPFLASK_SERVER_FD"
 # Set in those children that were started because something changed.
@@ -29,6 +31,8 @@ _PATIENT_SECONDS = 0.5
 # How long views get that are cut off.
 _END_SECONDS = 0.5
 _BACKLOG = 1024
+# How many layers of middleware are looked through for the app.
+_MIDDLEWARE_MOST = 32
 # What the thread that stops a server tells the main thread, among the numbers of signals.
 _ENDED, _STUCK = b"\0", b"\xff"
 
@@ -270,6 +274,55 @@ def _serve(
     _wait_and_stop(server, announce)
     if descriptor is None:
         _remove_socket(host)
+
+
+def begin_lifespan(app: object) -> None:
+    """Run what an app does before it serves. Called by the engine when a server starts.
+
+    Raises:
+        BaseException: What the app's functions raise.
+    """
+    flask = _with_lifespan(app)
+    if flask is not None:
+        from .lifespan import begin
+
+        try:
+            begin(flask)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            server_logger().error(
+                "The app could not prepare to serve, so the server does not start: %s", what
+            )
+            raise
+
+
+def end_lifespan(app: object, most: float | None) -> None:
+    """Run what an app does when it serves no longer. Called by the engine when a server has stopped.
+
+    Args:
+        app: As of `begin_lifespan`.
+        most: Seconds to wait for it; None for as long as it takes.
+    """
+    flask = _with_lifespan(app)
+    if flask is not None:
+        from .lifespan import end
+
+        error = end(flask, most)
+        if error is not None:
+            server_logger().error("Exception while the app stopped serving", exc_info=error)
+
+
+def _with_lifespan(app: t.Any) -> Flask | None:
+    """Return the Flask app inside of middleware, if it has functions to call when serving begins or ends."""
+    from .app import Flask
+
+    for _ in range(_MIDDLEWARE_MOST):
+        if isinstance(app, Flask):
+            has_any = app.before_serving_funcs or app.while_serving_gens or app.after_serving_funcs
+            return app if has_any else None
+        # Werkzeug's middleware keeps what it wraps under this name.
+        app = getattr(app, "app", None)
+    return None
 
 
 def end_at_exit(server: _core.Server) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from .app import Flask
+    from .lifespan import Lifespan
     from .sessions import SessionMixin
 
 
@@ -171,6 +172,11 @@ class FlaskClient(_test.Client):
         request = self._request_from_builder_args(args, kwargs)
         # The contexts of the request before end now, not when the block does.
         self._context_stack.close()
+        response = self._send(request, buffered, follow_redirects)
+        self._keep_contexts()
+        return response
+
+    def _send(self, request: _BaseRequest, buffered: bool, follow_redirects: bool) -> _test.TestResponse:
         request.environ["hipflask.after_response"] = held = _Held()
         response = super().open(request, buffered=buffered, follow_redirects=follow_redirects)
         if held.is_streamed:
@@ -180,10 +186,12 @@ class FlaskClient(_test.Client):
             held.finish()
         held.wait(self.background_timeout)
         response.json_module = self.application.json
+        return response
+
+    def _keep_contexts(self) -> None:
         for context in self._new_contexts:
             self._context_stack.enter_context(context)
         self._new_contexts.clear()
-        return response
 
     def __enter__(self) -> FlaskClient:
         if self.preserve_context:
@@ -196,6 +204,154 @@ class FlaskClient(_test.Client):
     ) -> None:
         self.preserve_context = False
         self._context_stack.close()
+
+
+class AsyncFlaskClient:
+    """Sends requests to an application from coroutines, without a server.
+
+    Coroutine views and hooks run on the loop of whoever awaits, so that they share locks and pools with the
+    test; sync views run in another thread. An `async with` block keeps the context of the last request, as
+    `FlaskClient` does. Cancelling a request cancels the coroutines that answer it.
+
+    Args:
+        client: What makes the requests and keeps the cookies.
+    """
+
+    def __init__(self, client: FlaskClient) -> None:
+        #: The client beneath, for cookies: `client.client.set_cookie(...)`.
+        self.client = client
+
+    @property
+    def application(self) -> Flask:
+        """The application."""
+        return self.client.application
+
+    async def open(self, *args: Any, follow_redirects: bool = False, **kwargs: Any) -> _test.TestResponse:
+        """Send a request, and read the whole answer.
+
+        Args:
+            args: As of `FlaskClient.open`.
+            follow_redirects: Send further requests until one is not redirected.
+            kwargs: As of `FlaskClient.open`.
+        """
+        from asyncio import get_running_loop
+
+        from .loop import Visit
+
+        client = self.client
+        request = client._request_from_builder_args(args, kwargs)
+        client._context_stack.close()
+        visit = Visit(get_running_loop())
+        response: _test.TestResponse = await visit.call(client._send, request, True, follow_redirects)
+        client._keep_contexts()
+        return response
+
+    async def get(self, *args: Any, **kwargs: Any) -> _test.TestResponse:
+        """Send a GET request."""
+        return await self.open(*args, **{**kwargs, "method": "GET"})
+
+    async def post(self, *args: Any, **kwargs: Any) -> _test.TestResponse:
+        """Send a POST request."""
+        return await self.open(*args, **{**kwargs, "method": "POST"})
+
+    async def put(self, *args: Any, **kwargs: Any) -> _test.TestResponse:
+        """Send a PUT request."""
+        return await self.open(*args, **{**kwargs, "method": "PUT"})
+
+    async def patch(self, *args: Any, **kwargs: Any) -> _test.TestResponse:
+        """Send a PATCH request."""
+        return await self.open(*args, **{**kwargs, "method": "PATCH"})
+
+    async def delete(self, *args: Any, **kwargs: Any) -> _test.TestResponse:
+        """Send a DELETE request."""
+        return await self.open(*args, **{**kwargs, "method": "DELETE"})
+
+    async def head(self, *args: Any, **kwargs: Any) -> _test.TestResponse:
+        """Send a HEAD request."""
+        return await self.open(*args, **{**kwargs, "method": "HEAD"})
+
+    async def options(self, *args: Any, **kwargs: Any) -> _test.TestResponse:
+        """Send an OPTIONS request."""
+        return await self.open(*args, **{**kwargs, "method": "OPTIONS"})
+
+    async def trace(self, *args: Any, **kwargs: Any) -> _test.TestResponse:
+        """Send a TRACE request."""
+        return await self.open(*args, **{**kwargs, "method": "TRACE"})
+
+    def session_transaction(self, *args: Any, **kwargs: Any) -> AbstractContextManager[SessionMixin]:
+        """Open the client's session, for `with`; see `FlaskClient.session_transaction`."""
+        return self.client.session_transaction(*args, **kwargs)
+
+    async def __aenter__(self) -> AsyncFlaskClient:
+        self.client.__enter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type | None, exc_value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.client.__exit__(exc_type, exc_value, tb)
+
+
+class TestApp:
+    """An application in a test, between the functions of `before_serving` and those of `after_serving`.
+
+    In `async with` they run on the running loop, in `with` on the loop of the process.
+
+    Args:
+        app: The application.
+    """
+
+    # Not a class of tests.
+    __test__ = False
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self._lifespan: Lifespan | None = None
+
+    def test_client(self, use_cookies: bool = True, **kwargs: Any) -> Any:
+        """Make a client: one to be awaited in `async with`, else an ordinary one.
+
+        The arguments are those of `Flask.test_client`.
+        """
+        if self._lifespan is None:
+            return self.app.test_client(use_cookies, **kwargs)
+        return self.app.async_test_client(use_cookies, **kwargs)
+
+    async def startup(self) -> None:
+        """Run what the app does before it serves."""
+        from .lifespan import Lifespan
+
+        self._lifespan = Lifespan(self.app)
+        await self._lifespan.start()
+
+    async def shutdown(self) -> None:
+        """Run what the app does when it serves no longer."""
+        if self._lifespan is not None:
+            await self._lifespan.stop()
+
+    async def __aenter__(self) -> TestApp:
+        await self.startup()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type | None, exc_value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+    def __enter__(self) -> TestApp:
+        from .lifespan import begin
+
+        begin(self.app)
+        return self
+
+    def __exit__(
+        self, exc_type: type | None, exc_value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        from .lifespan import end
+
+        error = end(self.app)
+        if error is not None:
+            raise error
 
 
 def _user_agent() -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .blueprints import Blueprint
 
     T_shell_context_processor = TypeVar("T_shell_context_processor", bound=ft.ShellContextProcessorCallable)
+    T_serving = TypeVar("T_serving", bound=Callable[[], Any])
     T_teardown = TypeVar("T_teardown", bound=ft.TeardownCallable)
     T_template_filter = TypeVar("T_template_filter", bound=ft.TemplateFilterCallable)
     T_template_global = TypeVar("T_template_global", bound=ft.TemplateGlobalCallable)
@@ -112,6 +113,9 @@ class App(Scaffold):
         self.config = self.make_config(instance_relative_config)
         self.url_build_error_handlers: list[Callable[[Exception, str, dict[str, Any]], str]] = []
         self.teardown_appcontext_funcs: list[ft.TeardownCallable] = []
+        self.before_serving_funcs: list[Callable[[], Any]] = []
+        self.while_serving_gens: list[Callable[[], Any]] = []
+        self.after_serving_funcs: list[Callable[[], Any]] = []
         self.shell_context_processors: list[ft.ShellContextProcessorCallable] = []
         self.blueprints: dict[str, Blueprint] = {}
         self.extensions: dict[str, Any] = {}
@@ -314,6 +318,32 @@ class App(Scaffold):
     def teardown_appcontext(self, f: T_teardown) -> T_teardown:
         """Call `f` when an app context ends, with the unhandled error or None. It must not raise."""
         self.teardown_appcontext_funcs.append(f)
+        return f
+
+    @setupmethod
+    def before_serving(self, f: T_serving) -> T_serving:
+        """Call `f` before the server takes its first request: to open pools, to start tasks.
+
+        It runs on the process's event loop with an app context, and may be a coroutine function. What it
+        raises keeps the server from starting.
+        """
+        self.before_serving_funcs.append(f)
+        return f
+
+    @setupmethod
+    def after_serving(self, f: T_serving) -> T_serving:
+        """Call `f` when the server has answered its last request; it may be a coroutine function."""
+        self.after_serving_funcs.append(f)
+        return f
+
+    @setupmethod
+    def while_serving(self, f: T_serving) -> T_serving:
+        """Run a generator function around the time that the app serves.
+
+        What stands before its one `yield` runs after the functions of `before_serving`, the rest after those
+        of `after_serving`. An async generator function runs in one task, so that it may hold a task group.
+        """
+        self.while_serving_gens.append(f)
         return f
 
     @setupmethod

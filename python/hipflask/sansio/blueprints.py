@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     T_after_response = TypeVar("T_after_response", bound=ft.AfterResponseCallable)
     T_before_request = TypeVar("T_before_request", bound=ft.BeforeRequestCallable)
     T_error_handler = TypeVar("T_error_handler", bound=ft.ErrorHandlerCallable)
+    T_serving = TypeVar("T_serving", bound=Callable[[], Any])
     T_teardown = TypeVar("T_teardown", bound=ft.TeardownCallable)
     T_template_context_processor = TypeVar(
         "T_template_context_processor", bound=ft.TemplateContextProcessorCallable
@@ -324,6 +325,24 @@ class Blueprint(Scaffold):
     def add_app_template_global(self, f: ft.TemplateGlobalCallable, name: str | None = None) -> None:
         """Do as `app_template_global`, without a decorator."""
         self.record_once(lambda state: state.app.jinja_env.globals.update({name or f.__name__: f}))
+
+    @setupmethod
+    def before_app_serving(self, f: T_serving) -> T_serving:
+        """Call `f` before the server takes its first request, as `Flask.before_serving`."""
+        self.record_once(lambda state: state.app.before_serving_funcs.append(f))
+        return f
+
+    @setupmethod
+    def after_app_serving(self, f: T_serving) -> T_serving:
+        """Call `f` when the server has answered its last request, as `Flask.after_serving`."""
+        self.record_once(lambda state: state.app.after_serving_funcs.append(f))
+        return f
+
+    @setupmethod
+    def while_app_serving(self, f: T_serving) -> T_serving:
+        """Run a generator function around the time that the app serves, as `Flask.while_serving`."""
+        self.record_once(lambda state: state.app.while_serving_gens.append(f))
+        return f
 
     @setupmethod
     def before_app_request(self, f: T_before_request) -> T_before_request:
