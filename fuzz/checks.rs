@@ -295,7 +295,8 @@ pub(crate) fn messages(data: &[u8]) {
         encoder.fragmented(Kind::Binary, part, usize::from(*size) + 1, &mut bytes);
         expected.push(Event::Binary(part.to_vec()));
         if role == Role::Client {
-            let shared = SharedMessage::new(Kind::Binary, part.to_vec(), &DeflatePolicy::default());
+            let shared: SharedMessage<Vec<u8>> =
+                SharedMessage::new(Kind::Binary, part.to_vec(), &DeflatePolicy::default());
             bytes.extend_from_slice(&encoder.shared(&shared));
             expected.push(Event::Binary(part.to_vec()));
         }

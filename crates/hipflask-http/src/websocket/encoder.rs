@@ -1,6 +1,6 @@
 //! Writing frames (RFC 6455 §5).
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use super::close;
 use super::deflate::{Deflater, compress_alone};
@@ -74,16 +74,16 @@ impl Encoder {
     /// The bytes of a message that goes to many connections, for this one. Compressed and put in a frame once for all
     /// who take it the same way. Only for servers: clients mask every frame differently.
     #[must_use]
-    pub fn shared(&mut self, message: &SharedMessage) -> Arc<[u8]> {
+    pub fn shared<P: Clone + From<Vec<u8>>>(&mut self, message: &SharedMessage<P>) -> P {
         let length = message.payload.len();
         match &mut self.deflate {
             // In a smaller window the message may not refer to itself that far back.
             Some(deflate) if length >= self.threshold && length <= 1 << deflate.window_bits() => {
                 // The other end now knows a message that this compressor does not.
                 deflate.forget();
-                Arc::clone(message.deflated())
+                message.deflated().clone()
             }
-            _ => Arc::clone(message.plain()),
+            _ => message.plain().clone(),
         }
     }
 
@@ -140,17 +140,18 @@ impl std::fmt::Debug for Encoder {
     }
 }
 
-/// A message for many connections: framed once, and compressed once, when the first connection wants it so.
+/// A message for many connections: framed once, and compressed once, when the first connection wants it so. `P` holds
+/// bytes and is cheap to clone, as `Arc<[u8]>` is.
 #[derive(Debug)]
-pub struct SharedMessage {
+pub struct SharedMessage<P> {
     kind: Kind,
     payload: Vec<u8>,
     level: u8,
-    plain: OnceLock<Arc<[u8]>>,
-    deflated: OnceLock<Arc<[u8]>>,
+    plain: OnceLock<P>,
+    deflated: OnceLock<P>,
 }
 
-impl SharedMessage {
+impl<P: From<Vec<u8>>> SharedMessage<P> {
     /// A message; `policy` says how hard to compress.
     #[must_use]
     pub fn new(kind: Kind, payload: Vec<u8>, policy: &DeflatePolicy) -> Self {
@@ -159,29 +160,29 @@ impl SharedMessage {
     }
 
     /// The frame without compression.
-    pub fn plain(&self) -> &Arc<[u8]> {
-        self.plain.get_or_init(|| message(self.kind, &self.payload))
+    pub fn plain(&self) -> &P {
+        self.plain.get_or_init(|| message(self.kind, &self.payload).into())
     }
 
-    fn deflated(&self) -> &Arc<[u8]> {
+    fn deflated(&self) -> &P {
         self.deflated.get_or_init(|| {
             let mut packed = Vec::new();
             compress_alone(FULL_WINDOW, self.level, &self.payload, &mut packed);
-            shared_frame(FIN | RSV1 | self.kind.opcode(), &packed)
+            whole(FIN | RSV1 | self.kind.opcode(), &packed).into()
         })
     }
 }
 
 /// A server's frame that holds a whole message, not compressed.
 #[must_use]
-pub fn message(kind: Kind, payload: &[u8]) -> Arc<[u8]> {
-    shared_frame(FIN | kind.opcode(), payload)
+pub fn message(kind: Kind, payload: &[u8]) -> Vec<u8> {
+    whole(FIN | kind.opcode(), payload)
 }
 
 /// A server's ping or pong; a payload longer than 125 bytes is cut.
 #[must_use]
-pub fn control(control: Control, payload: &[u8]) -> Arc<[u8]> {
-    shared_frame(FIN | opcode(control), payload.get(..CONTROL).unwrap_or(payload))
+pub fn control(control: Control, payload: &[u8]) -> Vec<u8> {
+    whole(FIN | opcode(control), payload.get(..CONTROL).unwrap_or(payload))
 }
 
 fn opcode(control: Control) -> u8 {
@@ -212,14 +213,16 @@ fn frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-fn shared_frame(first: u8, payload: &[u8]) -> Arc<[u8]> {
+fn whole(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame(first, payload, &mut bytes);
-    bytes.into()
+    bytes
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::{Decoder, Event, Limits};
     use super::*;
 
@@ -249,8 +252,8 @@ mod tests {
         for (length, head) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
             assert_eq!(message(Kind::Binary, &vec![1; length]).len(), head + length);
         }
-        assert_eq!(&*message(Kind::Text, b"Hello"), b"\x81\x05Hello");
-        assert_eq!(&*control(Control::Ping, b"Hello"), b"\x89\x05Hello");
+        assert_eq!(message(Kind::Text, b"Hello"), b"\x81\x05Hello");
+        assert_eq!(control(Control::Ping, b"Hello"), b"\x89\x05Hello");
         assert_eq!(control(Control::Pong, &[0; 200]).len(), 127);
     }
 
@@ -294,7 +297,8 @@ mod tests {
     #[test]
     fn a_shared_message_is_framed_once_and_fits_between_others() {
         let text = "some text, some text, some text";
-        let shared = SharedMessage::new(Kind::Text, text.into(), &DeflatePolicy::default());
+        let shared: SharedMessage<Arc<[u8]>> =
+            SharedMessage::new(Kind::Text, text.into(), &DeflatePolicy::default());
         for deflate in [agreed(true, 15), agreed(false, 15), agreed(true, 9), agreed(false, 9)] {
             let mut encoder = Encoder::server(Some(&deflate));
             let mut bytes = Vec::new();
@@ -308,7 +312,8 @@ mod tests {
             assert_eq!(client_reads(&deflate, &bytes), vec![Event::Text(text.into()); 6]);
         }
         assert_eq!(Encoder::server(None).shared(&shared)[0], 0x81);
-        let long = SharedMessage::new(Kind::Text, text.repeat(20).into(), &DeflatePolicy::default());
+        let long: SharedMessage<Arc<[u8]>> =
+            SharedMessage::new(Kind::Text, text.repeat(20).into(), &DeflatePolicy::default());
         assert_eq!(Encoder::server(Some(&agreed(true, 9))).shared(&long)[0], 0x81);
         assert_eq!(Encoder::server(Some(&agreed(true, 10))).shared(&long)[0], 0xc1);
     }
