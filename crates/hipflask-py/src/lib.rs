@@ -23,6 +23,7 @@ mod router;
 mod routes;
 mod serve;
 mod session;
+mod settings;
 mod slot;
 mod unattended;
 mod upload;
@@ -53,6 +54,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     routes::register(module)?;
     serve::register(module)?;
     session::register(module)?;
+    settings::register(module)?;
     url_for::register(module)?;
     watch::register(module)
 }
