@@ -570,7 +570,7 @@ def test_paths_are_separated():
 
 
 RUN = [
-    ([], {"use_reloader": False, "use_debugger": False, "threads": None}),
+    ([], {"use_reloader": False, "use_debugger": False, "threads": 32}),
     (["--debug"], {"use_reloader": True, "use_debugger": True}),
     (["--debug", "--no-reload"], {"use_reloader": False, "use_debugger": True}),
     (["--reload", "--without-threads"], {"use_reloader": True, "use_debugger": False, "threads": 1}),
@@ -586,12 +586,10 @@ def test_run(runner, monkeypatch, args, options):
     monkeypatch.setattr(hipflask.serving, "run", lambda *args, **kwargs: calls.append((args, kwargs)))
     result = runner.invoke(FlaskGroup(create_app=factory), ["run", "-p", "80", "-h", "0.0.0.0", *args])
     assert result.exit_code == 0, result.output
-    [(positional, keywords)] = calls
-    # The reloader's first process leaves the loading to those that it starts.
-    app = positional[0] or keywords["load"]()
-    assert app.name == "factory"
-    assert positional[1:] == ("0.0.0.0", 80)
-    assert keywords.items() >= options.items()
+    [((load, settings), keywords)] = calls
+    assert load().name == "factory"
+    assert settings.binds() == ["0.0.0.0:80"]
+    assert {**keywords, **settings.values}.items() >= options.items()
     assert keywords["about"].endswith(f"debug mode {'on' if '--debug' in args else 'off'}")
 
 
@@ -603,8 +601,9 @@ def test_run_takes_the_app_behind_its_name(runner, monkeypatch, project, args):
     monkeypatch.setattr(hipflask.serving, "run", lambda *args, **kwargs: calls.append(args))
     result = runner.invoke(cli, ["run", *args])
     assert result.exit_code == 0, result.output
-    assert calls[0][0].name == "inner"
-    assert calls[0][1:] == ("127.0.0.1", 5000)
+    [(load, settings)] = calls
+    assert load().name == "inner"
+    assert settings.binds() == ["127.0.0.1:5000"]
 
 
 def test_under_the_reloader_a_broken_app_is_served_as_its_error(runner, monkeypatch, project):
@@ -612,12 +611,14 @@ def test_under_the_reloader_a_broken_app_is_served_as_its_error(runner, monkeypa
 
     calls = []
     monkeypatch.setattr(hipflask.serving, "run", lambda *args, **kwargs: calls.append(args))
-    assert isinstance(runner.invoke(cli, ["run", "raises"]).exception, RuntimeError)
+    assert runner.invoke(cli, ["run", "raises"]).exit_code == 0
+    with pytest.raises(RuntimeError, match="at import"):
+        calls.pop()[0]()
     monkeypatch.setenv("WERKZEUG_RUN_MAIN", "true")
     monkeypatch.setenv("HIPFLASK_RELOADS", "1")
     assert runner.invoke(cli, ["run", "raises"]).exit_code == 0
     with pytest.raises(RuntimeError, match="at import"):
-        calls[0][0]({}, None)
+        calls.pop()[0]()({}, None)
 
 
 def test_app_run_does_nothing_while_a_command_imports_it(tmp_path):
@@ -764,8 +765,8 @@ def test_settings_and_their_sources(production, monkeypatch):
     assert result.exit_code == 0, result.output
     rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines() if line}
     assert rows["port"] == ["81", "command", "line"]
-    assert rows["host"] == ["'0.0.0.0'", "environment", "FLASK_RUN_HOST"]
-    assert rows["reload"] == ["True", "default,", "as", "debug"]
+    assert rows["host"] == ["0.0.0.0", "environment", "FLASK_RUN_HOST"]
+    assert rows["reload"] == ["true", "default,", "as", "debug"]
     assert rows["SECRET_KEY"] == ["(hidden)", "application"]
     assert rows["SQLALCHEMY_DATABASE_URI"] == ["'postgresql://...@host/db'", "application"]
     assert rows["SESSION_COOKIE_NAME"] == ["'session'", "default"]

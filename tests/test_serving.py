@@ -202,7 +202,7 @@ def test_a_port_in_use_is_told_in_one_sentence(folder, mode):
 MISTAKES = [
     (["--app", "hello", "--host", "192.0.2.1"], "is not an address of this machine"),
     (["--app", "hello", "--host", "unix:missing/socket"], "There is no directory for unix:missing/socket"),
-    (["--app", "hello", "--port", "65536"], "65536 is not in the range"),
+    (["--app", "hello", "--port", "65536"], "at most 65535 is expected"),
     (["--app", "hello", "--cert", "adhoc"], "Hipflask does not speak TLS yet"),
     (["--app", "nothing"], "Could not import 'nothing'"),
     (["--app", "hello:nothing"], "Failed to find attribute 'nothing' in 'hello'"),

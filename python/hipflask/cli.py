@@ -22,6 +22,8 @@ from click.core import ParameterSource
 
 from .globals import current_app
 from .helpers import get_debug_flag, get_load_dotenv
+from .setting_types import Setting, SettingError, Switch, Texts
+from .settings import BY_NAME, SETTINGS, Settings, check_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -192,7 +194,7 @@ def locate_app(module_name: str, app_name: str | None, raise_if_not_found: bool 
         # A trace that goes on below this line means that the module is there and could not import something.
         if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
             raise NoAppException(
-                f"While importing {module_name!r}, an ImportError was raised:\n\n{_short_traceback(error)}"
+                f"While importing {module_name!r}, an ImportError was raised:\n\n{short_traceback(error)}"
             ) from None
         if raise_if_not_found:
             raise NoAppException(
@@ -204,7 +206,7 @@ def locate_app(module_name: str, app_name: str | None, raise_if_not_found: bool 
     return find_best_app(module) if app_name is None else find_app_by_string(module, app_name)
 
 
-def _short_traceback(error: Exception) -> str:
+def short_traceback(error: BaseException) -> str:
     """Write a traceback from the first frame that is the developer's, not the command line's."""
     folders = (os.path.dirname(os.path.abspath(path)) for path in (__file__, click.__file__))
     machinery = tuple(folder + os.sep for folder in folders)
@@ -264,9 +266,9 @@ class ScriptInfo:
         app: Flask | None = None
         if self.create_app is not None:
             app = self.create_app()
-        elif self.app_import_path:
+        elif path := self.app_import_path or _app_of_file():
             # The colon of a Windows drive stands before a slash.
-            path, *name = re.split(r":(?![\\/])", self.app_import_path, maxsplit=1)
+            path, *name = re.split(r":(?![\\/])", path, maxsplit=1)
             app = locate_app(prepare_import(path), name[0] if name else None)
         else:
             for path in ("wsgi.py", "app.py"):
@@ -279,6 +281,14 @@ class ScriptInfo:
                 " variable, or a 'wsgi.py' or 'app.py' file in the current directory."
             )
         return app
+
+
+def _app_of_file() -> str | None:
+    """The application that the file of settings names."""
+    try:
+        return Settings().app
+    except SettingError as error:
+        raise click.UsageError(str(error)) from None
 
 
 pass_script_info = click.make_pass_decorator(ScriptInfo, ensure=True)
@@ -737,18 +747,56 @@ def show_server_banner(debug: bool, app_import_path: str | None) -> None:
         click.echo(f" * Debug mode: {'on' if debug else 'off'}")
 
 
-@click.command("run", short_help="Serve the application.")
+class _SettingType(click.ParamType):  # type: ignore[type-arg]
+    """The values of a setting, as a flag or a variable has them."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.name = setting.name
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Name the kind of value for the help."""
+        return self.setting.kind.metavar
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the setting's value."""
+        try:
+            return self.setting.kind.parse(value)
+        except SettingError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+def _setting_option(setting: Setting) -> click.Option:
+    """An option of `run` that gives a setting. Its default is the setting's own, or the file's."""
+    kind = setting.kind
+    names = [setting.flag, *([f"-{setting.short}"] if setting.short else [])]
+    default = "" if setting.default is None else f"  [{kind.show(setting.default)}]"
+    more: dict[str, Any] = {"default": None, "envvar": setting.variable, "help": setting.text + default}
+    if isinstance(kind, Switch):
+        return click.Option([f"{setting.flag}/--no-{setting.flag[2:]}"], **more)
+    if isinstance(kind, Texts):
+        return click.Option(names, multiple=True, **more)
+    return click.Option(names, type=_SettingType(setting), **more)
+
+
+class _RunCommand(click.Command):
+    """`run`, whose options are shown under the headings of the table of settings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options into the help."""
+        headings = {row.name: heading for heading, rows in SETTINGS.items() for row in rows}
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                sections.setdefault(headings.get(param.name or "", "Options"), []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+@click.command("run", short_help="Serve the application.", cls=_RunCommand)
 @click.argument("import_path", metavar="[IMPORT]", required=False)
-@click.option(
-    "--host", "-h", default="127.0.0.1", help="The address to listen on, or 'unix:' and the path of a socket."
-)
-@click.option(
-    "--port",
-    "-p",
-    type=click.IntRange(0, 65535),
-    default=5000,
-    help="The port to listen on; 0 for a free one.",
-)
 @click.option("--cert", type=CertParamType(), is_eager=True, help="Refused: TLS is not there yet.")
 @click.option(
     "--key",
@@ -760,7 +808,6 @@ def show_server_banner(debug: bool, app_import_path: str | None) -> None:
 @click.option("--reload/--no-reload", default=None, help="Start again when code changes. On in debug mode.")
 @click.option("--debugger/--no-debugger", default=None, help="Show errors in the browser. On in debug mode.")
 @click.option("--with-threads/--without-threads", default=True, help="Run views at the same time.")
-@click.option("--threads", type=click.IntRange(1), help="The most views that run at the same time.")
 @click.option(
     "--extra-files",
     type=SeparatedPathType(),
@@ -777,29 +824,34 @@ def show_server_banner(debug: bool, app_import_path: str | None) -> None:
     default="auto",
     help="How changes are noticed. 'stat' works on every file system.",
 )
-@click.option("--access-log/--no-access-log", default=None, help="Log each answer. On in debug mode.")
-@pass_script_info
+@click.option(
+    "--config",
+    type=click.Path(),
+    envvar="HIPFLASK_CONFIG",
+    help="The file of settings, in the place of 'hipflask.toml' or 'pyproject.toml'.",
+)
+@click.pass_context
 def run_command(
-    info: ScriptInfo,
+    ctx: click.Context,
+    /,
     import_path: str | None,
-    host: str,
-    port: int,
     reload: bool | None,
     debugger: bool | None,
     with_threads: bool,
-    threads: int | None,
     cert: Any,
     extra_files: Iterable[str] | None,
     exclude_patterns: Iterable[str] | None,
     reloader: str,
-    access_log: bool | None,
+    config: str | None,
+    **given: Any,
 ) -> None:
     """Serve the application that IMPORT, --app or FLASK_APP names.
 
-    With --debug, code is reloaded when it changes and errors are shown in the browser.
+    With --debug, code is reloaded when it changes and errors are shown in the browser. What stands below the
+    headings may also be set by the environment and a file: see 'hipflask config'.
     """
-    from .werkzeug.serving import is_running_from_reloader
-
+    settings = _settings_of(ctx)
+    info = ctx.ensure_object(ScriptInfo)
     if import_path is not None:
         info.app_import_path, info.create_app = import_path, None
     debug = get_debug_flag()
@@ -807,26 +859,77 @@ def run_command(
     use_debugger = debug if debugger is None else debugger
     if cert is not None:
         raise click.UsageError(_NO_TLS)
+    if use_reloader or use_debugger:
+        _want_one_process(settings, "reloader" if use_reloader else "debugger")
+    about = f"{info.app_import_path or settings.app or 'the app'}, debug mode {'on' if debug else 'off'}"
+    if settings.workers() is not None:
+        from . import supervisor
+
+        supervisor.run(lambda: _load_to_serve(info), settings, about)
+        return
     from .serving import run
 
-    # The reloader's first process does not import the application: the others start as copies of it.
-    served: Any = None
-    if not use_reloader or is_running_from_reloader():
-        served = _load_to_serve(info)
     run(
-        served,
-        host,
-        port,
+        lambda: _load_to_serve(info),
+        settings,
         use_reloader=use_reloader,
         use_debugger=use_debugger,
-        threads=threads if with_threads else 1,
         extra_files=extra_files,
         exclude_patterns=exclude_patterns,
         reloader_type=reloader,
-        access_log=debug if access_log is None else access_log,
-        about=f"{info.app_import_path or 'the app'}, debug mode {'on' if debug else 'off'}",
-        load=(lambda: _load_to_serve(info)) if served is None else None,
+        about=about,
     )
+
+
+run_command.params[1:1] = [_setting_option(row) for rows in SETTINGS.values() for row in rows]
+
+
+def _settings_of(ctx: click.Context) -> Settings:
+    """The settings that the options of `run`, the environment and the file give.
+
+    Raises:
+        click.UsageError: If one does not exist, or cannot have its value.
+    """
+    given: dict[str, tuple[Any, str]] = {}
+    for name, row in BY_NAME.items():
+        value = ctx.params.get(name)
+        if value is None or value == ():
+            continue
+        variable = row.variable if os.environ.get(row.variable) else f"FLASK_RUN_{name.upper()}"
+        given[name] = (
+            row.kind.parse(value) if isinstance(value, tuple) else value,
+            _where(ctx, name, variable),
+        )
+    if not ctx.params["with_threads"]:
+        given["threads"] = 1, _where(ctx, "with_threads", "FLASK_RUN_WITH_THREADS")
+    try:
+        check_environment()
+        settings = Settings(given, ctx.params["config"])
+        settings.binds()
+    except SettingError as error:
+        raise click.UsageError(str(error), ctx) from None
+    if get_debug_flag():
+        settings.imply("access_log", True, "default, as debug")
+    return settings
+
+
+def _want_one_process(settings: Settings, why: str) -> None:
+    """Do without a supervisor, since the reloader or the debugger works with one process.
+
+    Raises:
+        click.UsageError: If several were asked for on the command line.
+    """
+    name = settings.supervised_by()
+    if name is None:
+        return
+    row = BY_NAME[name]
+    if settings.is_direct(name):
+        raise click.UsageError(f"The {why} works with one process: leave out {row.flag}, or add --no-{why}.")
+    source = settings.sources[name]
+    click.echo(
+        f" * One process, for the {why}: {name} = {row.kind.show(settings[name])} ({source}) is not used"
+    )
+    settings.one_process()
 
 
 def _load_to_serve(info: ScriptInfo) -> WSGIApplication:
@@ -837,7 +940,7 @@ def _load_to_serve(info: ScriptInfo) -> WSGIApplication:
         if not os.environ.get("HIPFLASK_RELOADS"):
             raise
         # The reloader waits for the next change; until then the browser shows what is wrong.
-        click.echo(_short_traceback(error), err=True, nl=False)
+        click.echo(short_traceback(error), err=True, nl=False)
         return _failing_app(error)
 
 
@@ -1045,20 +1148,23 @@ def config_command(ctx: click.Context, run_options: tuple[str, ...]) -> None:
 
 def _server_settings(ctx: click.Context) -> list[tuple[str, str, str]]:
     """The options of `run` with the values that it would use, and their sources."""
+    settings = _settings_of(ctx)
     app_path = ctx.ensure_object(ScriptInfo).app_import_path
     debug = get_debug_flag()
-    rows = [("app", repr(app_path), _where(ctx, "app", "FLASK_APP"))] if app_path else []
-    rows.append(("debug", repr(debug), _where(ctx, "debug", "FLASK_DEBUG")))
-    implied = {"reload": debug, "debugger": debug, "access_log": debug}
-    for param in run_command.params:
-        name = param.name or ""
-        if name not in ctx.params or name in ("import_path", "cert"):
-            continue
+    rows = [("app", app_path, _where(ctx, "app", "FLASK_APP"))] if app_path else []
+    if not app_path and settings.app:
+        rows = [("app", settings.app, settings.file)]
+    rows.append(("debug", str(debug).lower(), _where(ctx, "debug", "FLASK_DEBUG")))
+    for name in ("reload", "debugger"):
         value, source = ctx.params[name], _where(ctx, name, f"FLASK_RUN_{name.upper()}")
-        if value is None and name in implied:
-            value, source = implied[name], "default, as debug"
-        rows.append((name, repr(value), source))
-    return rows
+        if value is None:
+            value, source = debug, "default, as debug"
+        rows.append((name, str(value).lower(), source))
+    for name in ("reloader", "extra_files", "exclude_patterns"):
+        value = ctx.params[name]
+        text = " ".join(value) if isinstance(value, list) else value or "-"
+        rows.append((name, text, _where(ctx, name, f"FLASK_RUN_{name.upper()}")))
+    return [*rows, *settings.rows()]
 
 
 def _where(ctx: click.Context, name: str, variable: str) -> str:
@@ -1092,7 +1198,7 @@ def main() -> None:
     try:
         cli.main()
     except Exception as error:
-        click.echo(_short_traceback(error), err=True, nl=False)
+        click.echo(short_traceback(error), err=True, nl=False)
         sys.exit(1)
 
 

@@ -1,6 +1,7 @@
-"""Serve an application on Hipflask's engine: bind, say where, wait for a signal, stop in good order.
+"""Serve an application on Hipflask's engine: say where, wait for a signal, stop in good order.
 
-The engine itself (sockets, threads, timers) is `hipflask._core.Server`.
+This is one process. Several under a supervisor are `hipflask.supervisor`'s; the engine itself (sockets,
+threads, timers) is `hipflask._core.Server`.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ from . import _core
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from logging import Logger
+    from socket import socket
 
     from _typeshed.wsgi import WSGIApplication
 
     from .app import Flask
+    from .listening import Listener
+    from .process import Service, Succession
+    from .settings import Settings
 
-# What a process that reloads passes to its children: the number of the listening socket, which outlives them.
-_SOCKET_VARIABLE = "HIPFLASK_SERVER_FD"
-# Set in those children that were started because something changed.
+# Set in those children of the reloader that were started because something changed.
 _RELOADS_VARIABLE = "HIPFLASK_RELOADS"
-_GRACE_SECONDS = 30.0
 # How long a server that is told to stop waits before it says what it waits for.
 _PATIENT_SECONDS = 0.5
 # How long views get that are cut off.
 _END_SECONDS = 0.5
-_BACKLOG = 1024
 # How many layers of middleware are looked through for the app.
 _MIDDLEWARE_MOST = 32
 # What the thread that stops a server tells the main thread, among the numbers of signals.
-_ENDED, _STUCK = b"\0", b"\xff"
+ENDED, STUCK = b"\0", b"\xff"
 
 
 def server_logger() -> Logger:
@@ -52,88 +53,15 @@ def server_logger() -> Logger:
         logger.setLevel(logging.INFO)
     if not logger.hasHandlers():
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s %(message)s"))
+        process = " [%(process)d]" if "hipflask.supervisor" in sys.modules else ""
+        handler.setFormatter(logging.Formatter(f"[%(asctime)s]{process} %(levelname)s %(message)s"))
         logger.addHandler(handler)
     return logger
 
 
-def _bind_text(host: str, port: int) -> str:
-    if host.startswith(("unix:", "unix://")):
-        return "unix:" + host.removeprefix("unix:").removeprefix("//")
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _listen_here(host: str, port: int) -> int:
-    """Bind in this process, for the children of the reloader; returns the descriptor's number."""
-    import socket
-
-    if host.startswith("unix:"):
-        path = host.removeprefix("unix:").removeprefix("//")
-        listener = socket.socket(socket.AF_UNIX)
-        if _is_stale(path):
-            os.unlink(path)
-        listener.bind(path)
-        listener.listen(_BACKLOG)
-    else:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    listener.set_inheritable(True)
-    return listener.detach()
-
-
-def _is_stale(path: str) -> bool:
-    """Whether a path is a socket that a server left behind, where nobody listens any more."""
-    import socket
-    import stat
-
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return False
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(path)
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        pass
-    return False
-
-
-def _explain(error: OSError, host: str, port: int) -> t.NoReturn:
-    """Say in one sentence why nothing can listen there and what to do, and leave."""
-    import errno
-    import socket
-
-    is_unix = host.startswith("unix:")
-    where = host if is_unix else f"{host} port {port}"
-    other = "choose another path with --host" if is_unix else "choose another port with --port"
-    if error.errno == errno.EADDRINUSE:
-        reason = f"{where} is in use by another program: stop that program, or {other}."
-        if sys.platform == "darwin" and port == 5000:
-            reason += " (On macOS it may be the AirPlay receiver, which System Settings turns off.)"
-    elif error.errno == errno.EACCES and is_unix:
-        reason = f"This user may not write to the directory of {host}: {other}."
-    elif error.errno == errno.EACCES:
-        reason = f"Port {port} needs more rights than this user has: choose a port above 1023 with --port."
-    elif error.errno == errno.EADDRNOTAVAIL:
-        reason = (
-            f"{host} is not an address of this machine: choose one with --host, such as 127.0.0.1 or 0.0.0.0."
-        )
-    elif error.errno == errno.ENOENT and is_unix:
-        reason = f"There is no directory for {host}: make it, or {other}."
-    elif isinstance(error, socket.gaierror) or error.errno is None:
-        reason = (
-            f"{host!r} is no address and no known name: choose one with --host, such as 127.0.0.1 or 0.0.0.0."
-        )
-    else:
-        reason = f"Cannot listen on {where}: {error.strerror or error}."
-    print(f"Error: {reason}", file=sys.stderr)
-    raise SystemExit(1) from error
-
-
 def run(
-    app: WSGIApplication,
-    host: str = "127.0.0.1",
-    port: int = 5000,
+    load: Callable[[], WSGIApplication],
+    settings: Settings,
     *,
     use_reloader: bool = False,
     use_debugger: bool = False,
@@ -142,20 +70,15 @@ def run(
     exclude_patterns: Iterable[str] | None = None,
     reloader_interval: float = 1,
     reloader_type: str = "auto",
-    threads: int | None = None,
-    access_log: bool = False,
-    quiet: bool = False,
     about: str = "",
-    load: Callable[[], WSGIApplication] | None = None,
 ) -> None:
     """Serve an application until the process is told to stop.
 
     SIGTERM and SIGINT finish the requests that run and return; a second signal cuts them off.
 
     Args:
-        app: A Flask app, or any WSGI callable.
-        host: Name or address to listen on; ``unix:PATH`` for a Unix socket.
-        port: Port; 0 takes a free one.
+        load: Imports what is served: a Flask app, or any WSGI callable.
+        settings: Where to listen, and all else.
         use_reloader: Start again whenever a file of the program changes.
         use_debugger: Show the interactive debugger on errors.
         use_evalex: Let the debugger evaluate expressions.
@@ -163,61 +86,100 @@ def run(
         exclude_patterns: Patterns of files not to watch.
         reloader_interval: Seconds between looks at the files, where changes cannot be waited for.
         reloader_type: ``auto``, ``inotify``, ``stat``, ``watchfiles`` or ``watchdog``.
-        threads: The most views that run at the same time.
-        access_log: Write a line for each answer to standard error.
-        quiet: Do not say where the server listens.
         about: What is served, for the line that says where.
-        load: Imports what is served in the place of `app`, in the process that the reloader starts.
 
     Raises:
-        SystemExit: If the address cannot be had.
+        SystemExit: If an address or a user cannot be had.
     """
-    from .werkzeug.serving import is_running_from_reloader
+    if use_debugger:
+        plain = load
 
-    if use_reloader and not is_running_from_reloader():
-        try:
-            descriptor = _listen_here(host, port)
-        except OSError as error:
-            _explain(error, host, port)
-        os.environ[_SOCKET_VARIABLE] = str(descriptor)
-
-    served = app
-
-    def prepare() -> None:
-        nonlocal served
-        if load is not None:
-            served = load()
-
-    def serve() -> None:
-        wsgi = served
-        if use_debugger:
+        def load() -> WSGIApplication:
             from .werkzeug.debug import DebuggedApplication
 
-            wsgi = debugged = DebuggedApplication(wsgi, evalex=use_evalex)
-            debugged.trusted_hosts.append(host)
-        _serve(wsgi, host, port, threads, access_log, "" if quiet else _ready_line(about))
+            debugged = DebuggedApplication(plain(), evalex=use_evalex)
+            debugged.trusted_hosts.append(settings["host"])
+            return debugged
 
     if not use_reloader:
-        prepare()
-        serve()
+        _run_here(load, settings, about)
         return
 
     from .werkzeug._reloader import run_with_reloader
+    from .werkzeug.serving import is_running_from_reloader
 
-    if load is not None and not is_running_from_reloader():
+    is_first = not is_running_from_reloader()
+    listeners = open_listeners(settings)
+    if is_first:
+        # They outlive the processes that are started again and again.
+        from .listening import pass_on
+
+        for listener in listeners:
+            listener.socket.set_inheritable(True)
+        os.environ.update(pass_on(listeners)[0])
         _warm_up(use_debugger)
+    served: list[WSGIApplication] = []
     try:
         run_with_reloader(
-            serve,
+            lambda: _serve(served[0], listeners, settings, about),
             extra_files=extra_files,
             exclude_patterns=exclude_patterns,
             interval=reloader_interval,
             reloader_type=reloader_type,
-            prepare=None if load is None else prepare,
+            prepare=lambda: served.append(load()),
         )
     finally:
         if not is_running_from_reloader():
-            _remove_socket(host)
+            for listener in listeners:
+                listener.remove()
+
+
+def _run_here(load: Callable[[], WSGIApplication], settings: Settings, about: str) -> None:
+    """Serve in this process, as the system's service if it is one."""
+    from .process import PidFile, PrivilegeError, Service, Succession, drop_privileges
+
+    succession = Succession()
+    listeners = open_listeners(settings)
+    pid_file = PidFile(settings["pid_file"], succession.predecessor)
+    try:
+        try:
+            drop_privileges(settings["user"], settings["group"])
+        except PrivilegeError as error:
+            fail(str(error))
+        _serve(load(), listeners, settings, about, Service(), succession)
+    finally:
+        for listener in listeners:
+            listener.remove()
+        pid_file.remove()
+
+
+def open_listeners(settings: Settings) -> list[Listener]:
+    """Listen as settings say.
+
+    Returns:
+        The sockets.
+
+    Raises:
+        SystemExit: If one cannot be had.
+    """
+    from .listening import ListenError, open_all
+    from .process import PrivilegeError
+    from .setting_types import SettingError
+
+    try:
+        return open_all(settings.binds(), settings.values)
+    except (ListenError, PrivilegeError, SettingError) as error:
+        fail(str(error), error)
+
+
+def fail(reason: str, error: BaseException | None = None) -> t.NoReturn:
+    """Say in one sentence why nothing is served, and leave.
+
+    Raises:
+        SystemExit: Always.
+    """
+    print(f"Error: {reason}", file=sys.stderr)
+    raise SystemExit(1) from error
 
 
 def _warm_up(use_debugger: bool) -> None:
@@ -233,47 +195,57 @@ def _warm_up(use_debugger: bool) -> None:
         from .werkzeug import debug  # noqa: F401
 
 
-def _ready_line(about: str) -> str:
-    """What to print when the server listens; `{}` stands for where."""
+def ready_line(listeners: list[Listener], about: str) -> str:
+    """What to print when the server listens."""
     if os.environ.get(_RELOADS_VARIABLE):
         return " * Ready again"
-    return f" * Running on {{}} ({about}{'; ' if about else ''}press CTRL+C to quit)"
+    where = " and ".join(listener.address for listener in listeners)
+    return f" * Running on {where} ({about}{'; ' if about else ''}press CTRL+C to quit)"
 
 
-def _remove_socket(host: str) -> None:
-    if host.startswith("unix:"):
-        with contextlib.suppress(OSError):
-            os.unlink(host.removeprefix("unix:").removeprefix("//"))
+def make_server(
+    app: WSGIApplication, listeners: list[Listener], settings: Settings, **more: t.Any
+) -> _core.Server:
+    """Make the engine's server for settings, and start it.
+
+    The sockets are the engine's from then on: they are closed here.
+    """
+    server = _core.Server(
+        app,
+        [listener.number for listener in listeners],
+        access_log=bool(settings["access_log"]),
+        settings=settings.engine(),
+        **more,
+    )
+    server.start()
+    for listener in listeners:
+        listener.close()
+    return server
 
 
 def _serve(
-    app: WSGIApplication, host: str, port: int, threads: int | None, access_log: bool, ready_line: str
+    app: WSGIApplication,
+    listeners: list[Listener],
+    settings: Settings,
+    about: str,
+    service: Service | None = None,
+    succession: Succession | None = None,
 ) -> None:
-    descriptor = os.environ.get(_SOCKET_VARIABLE)
-    if descriptor is None and host.startswith("unix:") and _is_stale(_bind_text(host, port)[5:]):
-        os.unlink(_bind_text(host, port)[5:])
-    bind = _bind_text(host, port) if descriptor is None else f"fd:{descriptor}"
-    try:
-        server = _core.Server(app, [bind], threads=threads, access_log=access_log)
-    except OSError as error:
-        _explain(error, host, port)
-    server.start()
+    line = ready_line(listeners, about)
+    server = make_server(app, listeners, settings)
     # The reloader ends the process from the main thread: the engine's threads must be gone before Python is.
     import atexit
 
     atexit.register(end_at_exit, server)
 
     def announce() -> None:
-        if ready_line:
-            where = " and ".join(
-                address if address.startswith("unix:") else f"http://{address}"
-                for address in server.addresses
-            )
-            print(ready_line.format(where), flush=True)
+        print(line, flush=True)
+        if service is not None:
+            service.ready("Serving")
+        if succession is not None:
+            succession.ready()
 
-    _wait_and_stop(server, announce)
-    if descriptor is None:
-        _remove_socket(host)
+    _wait_and_stop(server, announce, settings["grace"], service)
 
 
 def begin_lifespan(app: object) -> None:
@@ -331,14 +303,14 @@ def end_at_exit(server: _core.Server) -> None:
         ended = server.stop(0, _END_SECONDS)
         _finish_background(_END_SECONDS)
     if not ended:
-        _leave()
+        leave()
 
 
 def cut_off(server: _core.Server) -> t.NoReturn:
     """Stop a server at once, and end the process."""
     server.stop(0, _END_SECONDS)
     _finish_background(0)
-    _leave()
+    leave()
 
 
 def _finish_background(timeout: float) -> None:
@@ -348,7 +320,7 @@ def _finish_background(timeout: float) -> None:
         background.finish(max(timeout, 0.0))
 
 
-def _leave() -> t.NoReturn:
+def leave() -> t.NoReturn:
     """End the process without taking Python apart, since a thread is in a view that does not come back."""
     import atexit
 
@@ -377,12 +349,16 @@ def _ignored_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait_and_stop(server: _core.Server, announce: Callable[[], None]) -> None:
+def _wait_and_stop(
+    server: _core.Server, announce: Callable[[], None], grace: float, service: Service | None
+) -> None:
     """Wait for SIGTERM or SIGINT, then stop; a second signal stops at once.
 
     Args:
         server: What to stop.
         announce: Called when signals are heard: who reads that the server runs may send one.
+        grace: Seconds that requests get to finish.
+        service: Who wants to know that this process lives, and that it stops.
     """
     import signal
     import threading
@@ -393,27 +369,27 @@ def _wait_and_stop(server: _core.Server, announce: Callable[[], None]) -> None:
         threading.Event().wait()
         return
 
-    import socket
+    from socket import socketpair
 
-    told, tell = socket.socketpair()
+    told, tell = socketpair()
     tell.setblocking(False)
     previous_fd = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
     stopping = (signal.SIGTERM, signal.SIGINT)
     previous = {number: signal.signal(number, lambda *_: None) for number in stopping}
     try:
         announce()
-        while told.recv(1)[0] not in stopping:
-            pass
-
-        def stop() -> None:
-            deadline = time.monotonic() + _GRACE_SECONDS
-            ended = server.stop(_GRACE_SECONDS)
-            _finish_background(deadline - time.monotonic())
-            # Nobody listens any more once a second signal has come.
-            with contextlib.suppress(OSError):
-                tell.send(_ENDED if ended else _STUCK)
-
-        threading.Thread(target=stop, name="hipflask-stop", daemon=True).start()
+        told.settimeout(service.interval if service is not None else None)
+        while True:
+            try:
+                if told.recv(1)[0] in stopping:
+                    break
+            except TimeoutError:
+                pass
+            if service is not None and service.interval is not None:
+                service.alive()
+        if service is not None:
+            service.stopping()
+        stop_beside(server, grace, tell)
         told.settimeout(_PATIENT_SECONDS)
         while True:
             try:
@@ -424,10 +400,10 @@ def _wait_and_stop(server: _core.Server, announce: Callable[[], None]) -> None:
                     " * Requests still run: waiting for them (press CTRL+C again to cut them off)", flush=True
                 )
                 continue
-            if number == _ENDED[0]:
+            if number == ENDED[0]:
                 break
-            if number == _STUCK[0]:
-                _leave()
+            if number == STUCK[0]:
+                leave()
             if number in stopping:
                 cut_off(server)
     finally:
@@ -436,3 +412,25 @@ def _wait_and_stop(server: _core.Server, announce: Callable[[], None]) -> None:
             signal.signal(number, handler)
         told.close()
         tell.close()
+
+
+def stop_beside(server: _core.Server, grace: float, tell: socket, hand_over: bool = False) -> None:
+    """Stop a server from a thread of its own, which says by a byte whether all of it has ended.
+
+    Args:
+        server: What to stop.
+        grace: Seconds that requests get to finish.
+        tell: Where to send `ENDED` or `STUCK`.
+        hand_over: Whether others accept the connections that wait.
+    """
+    import threading
+
+    def stop() -> None:
+        deadline = time.monotonic() + grace
+        ended = server.stop(grace, hand_over=hand_over)
+        _finish_background(deadline - time.monotonic())
+        # Nobody listens any more once a second signal has come.
+        with contextlib.suppress(OSError):
+            tell.send(ENDED if ended else STUCK)
+
+    threading.Thread(target=stop, name="hipflask-stop", daemon=True).start()

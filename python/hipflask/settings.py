@@ -12,264 +12,39 @@ The settings of an application are elsewhere: `hipflask.Config`.
 from __future__ import annotations
 
 import os
-import re
+import sys
 import typing as t
 from collections.abc import Mapping
+
+from .setting_types import (
+    PREFIX,
+    Choice,
+    Count,
+    Kind,
+    Mode,
+    Names,
+    Path,
+    Seconds,
+    Setting,
+    SettingError,
+    Size,
+    Switch,
+    Texts,
+    Workers,
+)
 
 #: The file that is looked for in the working directory.
 FILE = "hipflask.toml"
 
-_PREFIX = "HIPFLASK_"
-
-
-class SettingError(ValueError):
-    """A setting that does not exist, or a value that it cannot have."""
-
-
-# Kinds of values.
-
-
-class Kind:
-    """What a setting's values are. This one: any text."""
-
-    metavar = "TEXT"
-
-    def parse(self, value: object) -> t.Any:
-        """Make the value of what a flag, a variable or the file gives.
-
-        Raises:
-            SettingError: With a sentence that says what is expected.
-        """
-        if not isinstance(value, str) or not value:
-            raise SettingError("a text is expected")
-        return value
-
-    def show(self, value: t.Any) -> str:
-        """Write a value as it may be given."""
-        return str(value)
-
-
-class Path(Kind):
-    """A file or directory."""
-
-    metavar = "PATH"
-
-
-class Texts(Kind):
-    """Several texts; in one, they are separated by commas or spaces."""
-
-    def parse(self, value: object) -> list[str]:
-        """Make a list."""
-        if isinstance(value, str):
-            value = re.split(r"[\s,]+", value.strip())
-        if (
-            not isinstance(value, list | tuple)
-            or not value
-            or not all(isinstance(v, str) and v for v in value)
-        ):
-            raise SettingError("a text or a list of texts is expected")
-        return list(value)
-
-    def show(self, value: list[str]) -> str:
-        """Write them with spaces between."""
-        return " ".join(value)
-
-
-class Switch(Kind):
-    """On or off."""
-
-    metavar = ""
-
-    def parse(self, value: object) -> bool:
-        """Make a bool."""
-        if isinstance(value, bool):
-            return value
-        word = value.lower() if isinstance(value, str) else value
-        if word in ("1", "true", "yes", "on", 1):
-            return True
-        if word in ("0", "false", "no", "off", 0):
-            return False
-        raise SettingError("true or false is expected")
-
-    def show(self, value: bool) -> str:
-        """Write it as TOML has it."""
-        return "true" if value else "false"
-
-
-class Choice(Kind):
-    """One of some words."""
-
-    def __init__(self, *words: str) -> None:
-        self.words = words
-        self.metavar = f"[{'|'.join(words)}]"
-
-    def parse(self, value: object) -> str:
-        """Check that it is one."""
-        if value not in self.words:
-            raise SettingError(f"one of {', '.join(self.words)} is expected")
-        return t.cast("str", value)
-
-
-class Count(Kind):
-    """A whole number."""
-
-    metavar = "NUMBER"
-
-    def __init__(self, least: int = 1, most: int | None = None) -> None:
-        self.least = least
-        self.most = most
-
-    def parse(self, value: object) -> int:
-        """Make an int."""
-        number = _number(value, {"": 1})
-        if number is None or number != int(number):
-            raise SettingError("a whole number is expected")
-        return int(_within(number, self.least, self.most, self.show))
-
-
-class Size(Count):
-    """A number of bytes: ``64 KiB``, ``1.5MB``, ``4096``."""
-
-    metavar = "SIZE"
-    _UNITS: t.ClassVar = {
-        "": 1, "b": 1,
-        "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40,
-        "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
-        "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
-    }  # fmt: skip
-
-    def parse(self, value: object) -> int:
-        """Make a number of bytes."""
-        number = _number(value, self._UNITS)
-        if number is None:
-            raise SettingError("a size is expected, such as 65536, 64KiB or 1.5GB")
-        return int(_within(number, self.least, self.most, self.show))
-
-    def show(self, value: float) -> str:
-        """Write it with the largest unit that leaves a whole number."""
-        for unit in ("TiB", "GiB", "MiB", "KiB"):
-            if value and value % self._UNITS[unit.lower()] == 0:
-                return f"{int(value // self._UNITS[unit.lower()])}{unit}"
-        return f"{int(value)}B"
-
-
-class Seconds(Kind):
-    """A duration: ``30``, ``1.5s``, ``250ms``, ``5m``, ``2h``, ``7d``."""
-
-    metavar = "TIME"
-    _UNITS: t.ClassVar = {"": 1, "ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-    #: No timer of the engine or the system goes beyond it.
-    _MOST = 365 * 86400.0
-
-    def __init__(self, least: float = 0.001) -> None:
-        self.least = least
-
-    def parse(self, value: object) -> float:
-        """Make a number of seconds."""
-        number = _number(value, self._UNITS)
-        if number is None:
-            raise SettingError("a time is expected, such as 30, 1.5s, 250ms, 5m or 2h")
-        return _within(number, self.least, self._MOST, self.show)
-
-    def show(self, value: float) -> str:
-        """Write it with the largest unit that leaves a whole number."""
-        for unit in ("d", "h", "m", "s"):
-            if value and value % self._UNITS[unit] == 0:
-                return f"{int(value // self._UNITS[unit])}{unit}"
-        return f"{value:g}s" if value >= 1 or not value else f"{value * 1000:g}ms"
-
-
-class Workers(Count):
-    """A number of processes, or ``auto``: one for each core that this process may use."""
-
-    metavar = "[NUMBER|auto]"
-
-    def parse(self, value: object) -> int | t.Literal["auto"]:  # type: ignore[override]
-        """Make an int, or leave ``auto``."""
-        return "auto" if value == "auto" else super().parse(value)
-
-
-class Mode(Kind):
-    """The permissions of a file, in octal digits: ``660``."""
-
-    metavar = "MODE"
-
-    def parse(self, value: object) -> int:
-        """Make an int of the digits; an int is taken as it is."""
-        if isinstance(value, str) and re.fullmatch(r"(0o?)?[0-7]{3}", value):
-            return int(value, 8)
-        if isinstance(value, int) and 0 <= value <= 0o777:
-            return value
-        raise SettingError("permissions in octal digits are expected, such as '660'")
-
-    def show(self, value: int) -> str:
-        """Write the digits."""
-        return f"{value:03o}"
-
-
-class Names(Kind):
-    """A user and a group: ``user``, ``user:group`` or ``:group``, by name or by number."""
-
-    metavar = "USER:GROUP"
-
-
-def _number(value: object, units: Mapping[str, float]) -> float | None:
-    """The number that a value is, in the unit of its text; None if it is none."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return value
-    match = re.fullmatch(r"(\d+(?:[\d_]*\d)?(?:\.\d+)?)\s*([a-zA-Z]*)", str(value).strip())
-    if match is None or match[2].lower() not in units:
-        return None
-    number, unit = float(match[1].replace("_", "")), units[match[2].lower()]
-    # Thousandths are not exact in binary: a division of whole numbers is closer.
-    return number / round(1 / unit) if unit < 1 else number * unit
-
-
-def _within(number: float, least: float, most: float | None, show: t.Callable[[t.Any], str]) -> float:
-    if not number >= least:
-        raise SettingError(f"at least {show(least)} is expected")
-    if most is not None and number > most:
-        raise SettingError(f"at most {show(most)} is expected")
-    return number
+# What processes of Hipflask tell each other.
+_OTHER_VARIABLES = ("listeners", "succeeds", "reloads", "reloader_started", "run_main")
 
 
 # The table.
 
 
-class Setting(t.NamedTuple):
-    """A row of the table."""
-
-    name: str
-    """In the file. Flag and variable are made of it."""
-    kind: Kind
-    default: t.Any
-    """None stands for what `text` says."""
-    text: str
-    """What it sets, for people who read ``hipflask run --help``."""
-    reason: str = ""
-    """Why the default is what it is."""
-    beyond: str = ""
-    """What a client gets that goes beyond it, or what happens then."""
-    engine: bool = False
-    """Whether the engine is told."""
-    short: str = ""
-    """A flag of one letter."""
-
-    @property
-    def flag(self) -> str:
-        """The option of ``hipflask run``."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """The environment variable."""
-        return _PREFIX + self.name.upper()
-
-
-def _engine(*row: t.Any) -> Setting:
-    return Setting(*row, engine=True)
+def _engine(name: str, kind: Kind, default: t.Any, text: str, reason: str = "", beyond: str = "") -> Setting:
+    return Setting(name, kind, default, text, reason, beyond, engine=True)
 
 
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
@@ -345,6 +120,13 @@ SETTINGS: dict[str, list[Setting]] = {
             "What a worker may take to load the application.",
             reason="large models take a minute",
             beyond="it is ended and tried again",
+        ),
+        Setting(
+            "worker_timeout",
+            Seconds(1),
+            60.0,
+            "A worker whose Python has not run for so long is ended and replaced.",
+            reason="only an extension that never lets go of the interpreter takes longer",
         ),
         Setting("max_requests", Count(), None, "Replace a worker after so many requests.", "never"),
         Setting(
@@ -636,14 +418,18 @@ def parse(name: str, value: object) -> t.Any:
         raise SettingError(f"{name} = {value!r}: {error}") from None
 
 
-def _did_you_mean(name: str, names: t.Iterable[str]) -> str:
+def _did_you_mean(name: str, names: t.Iterable[str], likeness: float = 0.6) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, names, 1)
+    close = difflib.get_close_matches(name, names, 1, likeness)
     return f": did you mean {close[0]!r}?" if close else ""
 
 
 # Values and where they come from.
+
+
+# Any of these asks for a supervisor.
+_SUPERVISED = ("workers", "preload", "max_requests", "max_worker_age", "max_worker_memory")
 
 
 class Settings:
@@ -659,9 +445,12 @@ class Settings:
 
     def __init__(self, given: Mapping[str, tuple[t.Any, str]] | None = None, path: str | None = None) -> None:
         self._given = dict(given or {})
+        self._implied: dict[str, tuple[t.Any, str]] = {}
         self._path = path
         #: The application that the file names, if any.
         self.app: str | None = None
+        #: What the file is called in messages; empty if there is none.
+        self.file = ""
         self.values: dict[str, t.Any] = {}
         self.sources: dict[str, str] = {}
         self.read()
@@ -680,13 +469,16 @@ class Settings:
             of_file = {key.replace("-", "_"): parse(key, value) for key, value in found.items()}
         except SettingError as error:
             raise SettingError(f"{name}: {error}") from None
-        values = {name: row.default for name, row in BY_NAME.items()}
+        values = {key: row.default for key, row in BY_NAME.items()}
         sources = dict.fromkeys(values, "default")
         for key, value in of_file.items():
             values[key], sources[key] = value, name
         for key, (value, source) in self._given.items():
             values[key], sources[key] = value, source
-        self.app, self.values, self.sources = app, values, sources
+        for key, (value, source) in self._implied.items():
+            if sources[key] == "default":
+                values[key], sources[key] = value, source
+        self.file, self.app, self.values, self.sources = name, app, values, sources
 
     def __getitem__(self, name: str) -> t.Any:
         """The value of a setting."""
@@ -694,7 +486,7 @@ class Settings:
 
     def is_given(self, name: str) -> bool:
         """Whether anybody has set it."""
-        return self.sources[name] != "default"
+        return not self.sources[name].startswith("default")
 
     def is_direct(self, name: str) -> bool:
         """Whether it was set by a flag or by the program, for this run."""
@@ -734,10 +526,20 @@ class Settings:
             return 1
         return t.cast("int | None", number)
 
+    def imply(self, name: str, value: t.Any, source: str) -> None:
+        """Set what nobody has set."""
+        self._implied[name] = value, source
+        self.read()
+
+    def one_process(self) -> None:
+        """Let nothing ask for a supervisor."""
+        for name in _SUPERVISED:
+            self._given[name] = BY_NAME[name].default, "default"
+        self.read()
+
     def supervised_by(self) -> str | None:
         """The setting that asks for a supervisor, if one does."""
-        names = ("workers", "preload", "max_requests", "max_worker_age", "max_worker_memory")
-        return next((name for name in names if self[name]), None)
+        return next((name for name in _SUPERVISED if self[name]), None)
 
     def engine(self) -> dict[str, t.Any]:
         """What the engine is to be told: all that somebody has set."""
@@ -776,9 +578,9 @@ def read_file(path: str | None = None) -> tuple[str, dict[str, t.Any]]:
 
 
 def _tables(path: str) -> dict[str, t.Any]:
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ImportError:
+    else:
         try:
             import tomli as tomllib
         except ImportError:
@@ -793,8 +595,8 @@ def _tables(path: str) -> dict[str, t.Any]:
     except ValueError as error:
         raise SettingError(f"{path} is not TOML: {error}") from None
     if os.path.basename(path) == "pyproject.toml":
-        return t.cast("dict[str, t.Any]", found.get("tool", {}).get("hipflask", {}))
-    return found
+        found = found.get("tool", {}).get("hipflask", {})
+    return t.cast("dict[str, t.Any]", found)
 
 
 def check_environment() -> None:
@@ -803,7 +605,10 @@ def check_environment() -> None:
     Raises:
         SettingError: If there is one.
     """
-    known = {row.variable for row in BY_NAME.values()} | {f"{_PREFIX}CONFIG", f"{_PREFIX}AS_FLASK"}
-    for name in os.environ:
-        if name.startswith(_PREFIX) and name not in known and (guess := _did_you_mean(name, known)):
-            raise SettingError(f"there is no variable {name!r}{guess}")
+    names = {name.upper() for name in (*BY_NAME, "config", "as_flask", *_OTHER_VARIABLES)}
+    for variable in os.environ:
+        name = variable.removeprefix(PREFIX)
+        if name == variable or name in names:
+            continue
+        if guess := _did_you_mean(variable, (PREFIX + name for name in names), 0.9):
+            raise SettingError(f"there is no variable {variable!r}{guess}")

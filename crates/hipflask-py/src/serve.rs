@@ -18,9 +18,11 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::dispatch::{Dispatcher, Ticket};
 use crate::later::{LaterLine, Line};
+use crate::settings;
 
 /// An interpreter thread state that belongs to one serving thread.
 pub(crate) struct Thread {
@@ -65,6 +67,8 @@ struct Application {
     /// Requests on their way to the event loop.
     line: Arc<Line>,
     access_log: Option<Mutex<AccessLog>>,
+    /// Called after a number of requests.
+    on_served: Option<Py<PyAny>>,
 }
 
 impl Handler for Application {
@@ -129,6 +133,7 @@ impl Handler for Application {
             Notice::AcceptPaused(why) => format!("accepting pauses: {why}"),
             Notice::AcceptResumed => "accepting goes on".to_owned(),
             Notice::Retaken => return,
+            Notice::Served => return Python::attach(|py| self.tell_served(py)),
             Notice::Panic(what) => format!("a panic was caught: {what}"),
         };
         Python::attach(|py| log(py, "error", &line));
@@ -137,6 +142,14 @@ impl Handler for Application {
     fn answered(&self, answered: &Answered<'_>) {
         if let Some(log) = &self.access_log {
             locked(log).write(answered);
+        }
+    }
+}
+
+impl Application {
+    fn tell_served(&self, py: Python<'_>) {
+        if let Some(Err(error)) = self.on_served.as_ref().map(|tell| tell.call0(py)) {
+            error.write_unraisable(py, None);
         }
     }
 }
@@ -246,13 +259,20 @@ impl PyServer {
     ///     binds: Where to listen: ``host:port``, ``[::1]:port``, ``unix:path`` or ``fd:number``.
     ///     threads: The most threads that views run on.
     ///     access_log: Whether to write a line for each answer to standard error.
+    ///     settings: Further settings by name (see ``engine_settings``).
+    ///     shared: Whether other processes accept from the same listeners.
+    ///     served: A number of requests, and what to call after so many.
     #[new]
-    #[pyo3(signature = (app, binds, *, threads=None, access_log=false))]
+    #[pyo3(signature = (app, binds, *, threads=None, access_log=false, settings=None, shared=false, served=None))]
+    #[allow(clippy::too_many_arguments, reason = "they are keywords to Python")]
     fn new(
         app: &Bound<'_, PyAny>,
         binds: Vec<String>,
         threads: Option<usize>,
         access_log: bool,
+        settings: Option<&Bound<'_, PyDict>>,
+        shared: bool,
+        served: Option<(u64, Py<PyAny>)>,
     ) -> PyResult<Self> {
         let mut config = server::Config {
             binds: binds
@@ -263,10 +283,15 @@ impl PyServer {
                 .flatten()
                 .collect(),
             tell_answers: access_log,
+            shared,
+            tell_after: served.as_ref().map(|(number, _)| *number),
             ..server::Config::default()
         };
         if let Some(threads) = threads {
             config.threads = threads;
+        }
+        if let Some(settings) = settings {
+            settings::apply(&mut config, settings)?;
         }
         let bound = server::Server::bind(config).map_err(os_error)?;
         let dispatcher = Arc::new(Dispatcher::new(app)?);
@@ -274,7 +299,12 @@ impl PyServer {
         let access_log = access_log.then(|| Mutex::new(AccessLog::new()));
         Ok(Self {
             addresses: bound.local_addrs().iter().map(ToString::to_string).collect(),
-            application: Arc::new(Application { dispatcher, line, access_log }),
+            application: Arc::new(Application {
+                dispatcher,
+                line,
+                access_log,
+                on_served: served.map(|(_, tell)| tell),
+            }),
             bound: Mutex::new(Some(bound)),
             running: Mutex::new(None),
             has_begun: AtomicBool::new(false),
@@ -316,11 +346,12 @@ impl PyServer {
     /// Args:
     ///     grace: Seconds that requests get to finish.
     ///     wait: The most seconds to wait for the end; as long as it takes if None.
+    ///     hand_over: Whether connections that are not accepted yet are left to other processes.
     ///
     /// Returns:
     ///     Whether every serving thread has ended. A view that does not come back keeps its thread.
-    #[pyo3(signature = (grace=30.0, wait=None))]
-    fn stop(&self, py: Python<'_>, grace: f64, wait: Option<f64>) -> PyResult<bool> {
+    #[pyo3(signature = (grace=30.0, wait=None, hand_over=false))]
+    fn stop(&self, py: Python<'_>, grace: f64, wait: Option<f64>, hand_over: bool) -> PyResult<bool> {
         let seconds = |number| {
             Duration::try_from_secs_f64(number).map_err(|error| PyValueError::new_err(error.to_string()))
         };
@@ -329,7 +360,10 @@ impl PyServer {
         let running = locked(&self.running).clone();
         let ended = running.is_none_or(|running| {
             py.detach(|| {
-                running.stop(Some(grace));
+                match hand_over {
+                    true => running.hand_over(Some(grace)),
+                    false => running.stop(Some(grace)),
+                }
                 match wait {
                     Some(wait) => {
                         running.wait_timeout(wait);

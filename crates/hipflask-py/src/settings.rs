@@ -130,7 +130,6 @@ macro_rules! settings {
 }
 
 settings! {
-    "backlog" => backlog, 1;
     "grace" => grace, 0;
     "threads" => threads, 1;
     "queue" => queue, 1;

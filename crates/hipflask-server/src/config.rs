@@ -72,6 +72,8 @@ pub struct Config {
     pub backlog: u32,
     /// Share the port with other processes (`SO_REUSEPORT`).
     pub reuse_port: bool,
+    /// The listeners are inherited and other processes accept from them too: they take turns.
+    pub shared: bool,
     /// Let an IPv6 listener refuse IPv4.
     pub only_v6: bool,
     /// Limits of the protocol.
@@ -93,6 +95,8 @@ pub struct Config {
     pub grace: Duration,
     /// Fill in [`Answered`](crate::Answered) and tell it. Costs a copy of the request line.
     pub tell_answers: bool,
+    /// After so many requests [`Notice::Served`](crate::Notice::Served) is told, once.
+    pub tell_after: Option<u64>,
     /// The `Server` field of responses; `None` for none.
     pub server_name: Option<String>,
 }
@@ -106,6 +110,7 @@ impl Default for Config {
             max_connections: 16_384,
             backlog: 1024,
             reuse_port: false,
+            shared: false,
             only_v6: false,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
@@ -115,6 +120,7 @@ impl Default for Config {
             drain_body: 64 * 1024,
             grace: Duration::from_secs(30),
             tell_answers: false,
+            tell_after: None,
             server_name: Some("hipflask".to_owned()),
         }
     }

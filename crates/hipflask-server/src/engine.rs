@@ -58,6 +58,8 @@ pub(crate) struct Engine<H: Handler> {
     /// How often a stop was asked for.
     stops: AtomicU8,
     grace: Mutex<Duration>,
+    /// Others accept what waits at the listeners.
+    hand_over: AtomicBool,
     /// The reactor has ended.
     ended: AtomicBool,
     names: AtomicUsize,
@@ -99,6 +101,7 @@ impl<H: Handler> Engine<H> {
             watchdog_sleeps: AtomicBool::new(false),
             unproven: AtomicBool::new(false),
             stops: AtomicU8::new(0),
+            hand_over: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             names: AtomicUsize::new(0),
             standing: Mutex::new(None),
@@ -122,6 +125,11 @@ impl<H: Handler> Engine<H> {
         }
         self.stops.fetch_add(1, Ordering::SeqCst);
         self.waker.ring();
+    }
+
+    pub(crate) fn hand_over(&self, grace: Option<Duration>) {
+        self.hand_over.store(true, Ordering::SeqCst);
+        self.stop(grace);
     }
 
     /// Waits until all is over; false when the time is. Threads whose view does not come back are not waited for.

@@ -68,6 +68,8 @@ pub enum Notice {
     AcceptResumed,
     /// A view holds a leader; the reactor goes to another thread.
     Retaken,
+    /// As many requests have come as [`Config::tell_after`](crate::Config::tell_after) says.
+    Served,
     /// A panic was caught.
     Panic(String),
 }

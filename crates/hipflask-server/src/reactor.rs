@@ -21,6 +21,9 @@ use crate::timer::{Timer, Wheel};
 const EVENTS: usize = 256;
 /// Connections accepted in one go, so that the open ones get their turn.
 const ACCEPTS: usize = 64;
+/// Of a listener that others have too, one connection more is accepted for each so many events of a batch: a busy process
+/// comes by less often.
+const SHARE_OF_BATCH: usize = 8;
 /// Buffers kept for reuse; 4 MiB at most.
 const BUFFERS: usize = 256;
 /// How long accepting pauses when descriptors have run out, unless a connection closes before.
@@ -105,12 +108,16 @@ pub(crate) struct Reactor<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     pub(crate) open: usize,
+    /// Requests that have come.
+    pub(crate) served: u64,
     wheel: Wheel,
     start: Instant,
     /// The time at the last return from the poller.
     pub(crate) now: Instant,
     buffers: Vec<Vec<u8>>,
     listeners: Vec<Listener>,
+    /// Other processes accept from the listeners too.
+    shared: bool,
     pause: Pause,
     /// The last attempt to accept found no descriptor.
     pub(crate) exhausted: bool,
@@ -128,7 +135,8 @@ impl<T> Reactor<T> {
         let poller = Poller::new(EVENTS)?;
         poller.add(bell.as_raw_fd(), BELL, Interest::Listen)?;
         for (at, listener) in listeners.iter().enumerate() {
-            poller.add(listener.fd.as_raw_fd(), LISTENERS + at as u64, Interest::Listen)?;
+            let interest = if config.shared { Interest::Share } else { Interest::Listen };
+            poller.add(listener.fd.as_raw_fd(), LISTENERS + at as u64, interest)?;
         }
         let now = Instant::now();
         Ok(Reactor {
@@ -144,11 +152,13 @@ impl<T> Reactor<T> {
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
+            served: 0,
             wheel: Wheel::new(),
             start: now,
             now,
             buffers: Vec::new(),
             listeners,
+            shared: config.shared,
             pause: Pause::No,
             exhausted: false,
             most: config.max_connections.max(1),
@@ -240,6 +250,11 @@ impl<T> Reactor<T> {
                         self.pause(Pause::Exhausted(self.now + ACCEPT_PAUSE));
                         return Accepted::Paused(error);
                     }
+                    if self.shared && self.open >= self.most {
+                        // Before the kernel wakes this process for a connection that another could take.
+                        self.pause(Pause::Full);
+                        return Accepted::Fine;
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Accepted::Fine,
                 Err(error) if sys::is_exhausted(&error) => {
@@ -254,8 +269,22 @@ impl<T> Reactor<T> {
     }
 
     /// As [`Reactor::accept`], a usual share.
+    ///
+    /// Of a listener that others have too, an idle process takes one, and then stands at the end of the line: the kernel
+    /// always wakes the one that has stood there longest, and without that it would be the same one each time.
     pub(crate) fn accept_some(&mut self, token: u64) -> Accepted {
-        self.accept(token, ACCEPTS)
+        if !self.shared {
+            return self.accept(token, ACCEPTS);
+        }
+        let accepted = self.accept(token, 1 + self.ready.len() / SHARE_OF_BATCH);
+        if self.pause == Pause::No
+            && let Some(listener) = self.listeners.get((token - LISTENERS) as usize)
+        {
+            let fd = listener.fd.as_raw_fd();
+            drop(self.poller.remove(fd));
+            drop(self.poller.add(fd, token, Interest::Share));
+        }
+        accepted
     }
 
     fn insert(&mut self, socket: Socket, info: ConnInfo) -> io::Result<()> {
@@ -294,7 +323,11 @@ impl<T> Reactor<T> {
     fn pause(&mut self, pause: Pause) {
         if self.pause == Pause::No {
             for (at, listener) in self.listeners.iter().enumerate() {
-                drop(self.poller.change(listener.fd.as_raw_fd(), LISTENERS + at as u64, Interest::Nothing));
+                let fd = listener.fd.as_raw_fd();
+                drop(match self.shared {
+                    true => self.poller.remove(fd),
+                    false => self.poller.change(fd, LISTENERS + at as u64, Interest::Nothing),
+                });
             }
         }
         self.pause = pause;
@@ -303,7 +336,11 @@ impl<T> Reactor<T> {
     fn resume(&mut self) {
         self.pause = Pause::No;
         for (at, listener) in self.listeners.iter().enumerate() {
-            drop(self.poller.change(listener.fd.as_raw_fd(), LISTENERS + at as u64, Interest::Listen));
+            let (fd, token) = (listener.fd.as_raw_fd(), LISTENERS + at as u64);
+            drop(match self.shared {
+                true => self.poller.add(fd, token, Interest::Share),
+                false => self.poller.change(fd, token, Interest::Listen),
+            });
         }
     }
 
@@ -470,10 +507,11 @@ impl<T> Reactor<T> {
             || !self.woken.is_empty()
     }
 
-    /// Takes in what has reached the listeners, and closes them.
-    pub(crate) fn stop_listening(&mut self) {
+    /// Takes in what has reached the listeners, unless that is left to others, and closes them.
+    pub(crate) fn stop_listening(&mut self, hand_over: bool) {
         self.most = usize::MAX;
-        for at in 0..self.listeners.len() {
+        let left_here = if hand_over { 0 } else { self.listeners.len() };
+        for at in 0..left_here {
             // More than any backlog holds; whoever comes later comes too late.
             self.accept(LISTENERS + at as u64, 1 << 16);
         }

@@ -65,7 +65,9 @@ fn listen(bind: Bind, config: &Config) -> io::Result<Listener> {
         }
         Bind::Listener(fd) => {
             sys::adopt_listener(fd.as_fd())?;
-            let local = sys::local_address(fd.as_raw_fd()).map_or(Address::Unix(None), Address::Tcp);
+            let number = fd.as_raw_fd();
+            let local = sys::local_address(number)
+                .map_or_else(|| Address::Unix(sys::local_path(number)), Address::Tcp);
             Ok(Listener { fd, local, path: None })
         }
     }
@@ -121,6 +123,11 @@ impl<H: Handler> Running<H> {
     /// ends everything at once. From any thread; returns immediately.
     pub fn stop(&self, grace: Option<Duration>) {
         self.engine.stop(grace);
+    }
+
+    /// As [`Running::stop`], and leaves connections that are not accepted yet to the other processes that listen.
+    pub fn hand_over(&self, grace: Option<Duration>) {
+        self.engine.hand_over(grace);
     }
 
     /// Waits for the end, which somebody must bring about by [`Running::stop`]. A view that does not come back after

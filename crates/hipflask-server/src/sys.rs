@@ -5,14 +5,14 @@
 //! that readers must remember that a socket may hold more. A kqueue version has the same interface: `EV_CLEAR` is
 //! the same contract.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::time::Duration;
 
@@ -56,6 +56,9 @@ pub(crate) enum Interest {
     ReadWrite,
     /// Level-triggered reading: listeners, from which a batch takes only a part.
     Listen,
+    /// As `Listen`, for a listener of several processes: a connection wakes one of those that wait. It cannot be
+    /// changed, only removed.
+    Share,
     /// Nothing for now.
     Nothing,
 }
@@ -67,6 +70,7 @@ impl Interest {
             Interest::Read => edge,
             Interest::ReadWrite => edge | libc::EPOLLOUT,
             Interest::Listen => libc::EPOLLIN,
+            Interest::Share => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
             Interest::Nothing => 0,
         }) as u32
     }
@@ -95,6 +99,11 @@ impl Poller {
     /// Starts to watch a descriptor; closing it ends that.
     pub(crate) fn add(&self, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, token, interest)
+    }
+
+    /// Ends to watch a descriptor that stays open.
+    pub(crate) fn remove(&self, fd: RawFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, Interest::Nothing)
     }
 
     /// Changes what a watched descriptor waits for.
@@ -419,6 +428,22 @@ pub(crate) fn listen_unix(at: &Path, backlog: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes no pointers.
     checked(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
     Ok(fd)
+}
+
+/// Where a Unix socket lies, if it has a name in the file system.
+pub(crate) fn local_path(fd: RawFd) -> Option<PathBuf> {
+    let mut storage = MaybeUninit::<libc::sockaddr_un>::zeroed();
+    let mut size = mem::size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: `storage` is as large as `size` says and both outlive the call.
+    checked(unsafe { libc::getsockname(fd, storage.as_mut_ptr().cast(), &raw mut size) }).ok()?;
+    // SAFETY: zeroed memory is a valid `sockaddr_un`, and the kernel wrote a name over it.
+    let name = unsafe { storage.assume_init() };
+    if libc::c_int::from(name.sun_family) != libc::AF_UNIX {
+        return None;
+    }
+    let bytes: Vec<u8> =
+        name.sun_path.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect();
+    (!bytes.is_empty()).then(|| PathBuf::from(OsString::from_vec(bytes)))
 }
 
 /// Makes an inherited listening socket fit for the poller.

@@ -35,6 +35,7 @@ _GRACE_SECONDS = 10.0
 
 #: How long a server that is told to stop waits before it says what it waits for.
 _PATIENT_SECONDS = 0.5
+_STEP_SECONDS = 0.5
 
 #: How many connections may wait for `accept`.
 LISTEN_QUEUE = 128
@@ -187,7 +188,9 @@ class BaseWSGIServer:
         self._done.clear()
         try:
             server.start()
-            self._stop.wait()
+            # In steps: a signal that comes just before a wait without end is heard at its end.
+            while not self._stop.wait(_STEP_SECONDS):
+                pass
         except KeyboardInterrupt:
             pass
         finally:
@@ -214,7 +217,8 @@ class BaseWSGIServer:
         try:
             if not done.wait(_PATIENT_SECONDS):
                 _log("info", " * Requests still run: waiting for them (press CTRL+C again to cut them off)")
-            done.wait()
+            while not done.wait(_STEP_SECONDS):
+                pass
         except KeyboardInterrupt:
             cut_off(server)
 

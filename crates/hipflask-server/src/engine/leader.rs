@@ -360,6 +360,10 @@ impl<H: Handler> Engine<H> {
     ) -> Flow<H> {
         conn.used = true;
         conn.began = None;
+        lead.served += 1;
+        if self.config.tell_after == Some(lead.served) {
+            self.notice(&Notice::Served);
+        }
         if conn.out.capacity() == 0 {
             conn.out = lead.buffer();
         }
@@ -614,7 +618,7 @@ impl<H: Handler> Engine<H> {
         let now = Instant::now();
         let grace = *self.grace.lock().unwrap_or_else(PoisonError::into_inner);
         if lead.stopping == Stopping::No {
-            lead.stop_listening();
+            lead.stop_listening(self.hand_over.load(Ordering::SeqCst));
             lead.stopping = Stopping::LastCall(now + self.config.timeouts.last_call, now + grace);
             let outlets = lead.outlets();
             lead.woken.extend(outlets);
