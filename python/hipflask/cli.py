@@ -22,8 +22,9 @@ from click.core import ParameterSource
 
 from .globals import current_app
 from .helpers import get_debug_flag, get_load_dotenv
-from .setting_types import Setting, SettingError, Switch, Texts
-from .settings import BY_NAME, SETTINGS, Settings, check_environment
+from .setting_options import RunCommand, setting_options, settings_of, want_one_process, where
+from .setting_types import SettingError
+from .settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -747,55 +748,7 @@ def show_server_banner(debug: bool, app_import_path: str | None) -> None:
         click.echo(f" * Debug mode: {'on' if debug else 'off'}")
 
 
-class _SettingType(click.ParamType):  # type: ignore[type-arg]
-    """The values of a setting, as a flag or a variable has them."""
-
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-        self.name = setting.name
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """Name the kind of value for the help."""
-        return self.setting.kind.metavar
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the setting's value."""
-        try:
-            return self.setting.kind.parse(value)
-        except SettingError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
-
-
-def _setting_option(setting: Setting) -> click.Option:
-    """An option of `run` that gives a setting. Its default is the setting's own, or the file's."""
-    kind = setting.kind
-    names = [setting.flag, *([f"-{setting.short}"] if setting.short else [])]
-    default = "" if setting.default is None else f"  [{kind.show(setting.default)}]"
-    more: dict[str, Any] = {"default": None, "envvar": setting.variable, "help": setting.text + default}
-    if isinstance(kind, Switch):
-        return click.Option([f"{setting.flag}/--no-{setting.flag[2:]}"], **more)
-    if isinstance(kind, Texts):
-        return click.Option(names, multiple=True, **more)
-    return click.Option(names, type=_SettingType(setting), **more)
-
-
-class _RunCommand(click.Command):
-    """`run`, whose options are shown under the headings of the table of settings."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options into the help."""
-        headings = {row.name: heading for heading, rows in SETTINGS.items() for row in rows}
-        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
-            if record is not None:
-                sections.setdefault(headings.get(param.name or "", "Options"), []).append(record)
-        for heading, records in sections.items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
-
-
-@click.command("run", short_help="Serve the application.", cls=_RunCommand)
+@click.command("run", short_help="Serve the application.", cls=RunCommand)
 @click.argument("import_path", metavar="[IMPORT]", required=False)
 @click.option("--cert", type=CertParamType(), is_eager=True, help="Refused: TLS is not there yet.")
 @click.option(
@@ -850,7 +803,7 @@ def run_command(
     With --debug, code is reloaded when it changes and errors are shown in the browser. What stands below the
     headings may also be set by the environment and a file: see 'hipflask config'.
     """
-    settings = _settings_of(ctx)
+    settings = settings_of(ctx)
     info = ctx.ensure_object(ScriptInfo)
     if import_path is not None:
         info.app_import_path, info.create_app = import_path, None
@@ -860,7 +813,7 @@ def run_command(
     if cert is not None:
         raise click.UsageError(_NO_TLS)
     if use_reloader or use_debugger:
-        _want_one_process(settings, "reloader" if use_reloader else "debugger")
+        want_one_process(settings, "reloader" if use_reloader else "debugger")
     about = f"{info.app_import_path or settings.app or 'the app'}, debug mode {'on' if debug else 'off'}"
     if settings.workers() is not None:
         from . import supervisor
@@ -881,55 +834,7 @@ def run_command(
     )
 
 
-run_command.params[1:1] = [_setting_option(row) for rows in SETTINGS.values() for row in rows]
-
-
-def _settings_of(ctx: click.Context) -> Settings:
-    """The settings that the options of `run`, the environment and the file give.
-
-    Raises:
-        click.UsageError: If one does not exist, or cannot have its value.
-    """
-    given: dict[str, tuple[Any, str]] = {}
-    for name, row in BY_NAME.items():
-        value = ctx.params.get(name)
-        if value is None or value == ():
-            continue
-        variable = row.variable if os.environ.get(row.variable) else f"FLASK_RUN_{name.upper()}"
-        given[name] = (
-            row.kind.parse(value) if isinstance(value, tuple) else value,
-            _where(ctx, name, variable),
-        )
-    if not ctx.params["with_threads"]:
-        given["threads"] = 1, _where(ctx, "with_threads", "FLASK_RUN_WITH_THREADS")
-    try:
-        check_environment()
-        settings = Settings(given, ctx.params["config"])
-        settings.binds()
-    except SettingError as error:
-        raise click.UsageError(str(error), ctx) from None
-    if get_debug_flag():
-        settings.imply("access_log", True, "default, as debug")
-    return settings
-
-
-def _want_one_process(settings: Settings, why: str) -> None:
-    """Do without a supervisor, since the reloader or the debugger works with one process.
-
-    Raises:
-        click.UsageError: If several were asked for on the command line.
-    """
-    name = settings.supervised_by()
-    if name is None:
-        return
-    row = BY_NAME[name]
-    if settings.is_direct(name):
-        raise click.UsageError(f"The {why} works with one process: leave out {row.flag}, or add --no-{why}.")
-    source = settings.sources[name]
-    click.echo(
-        f" * One process, for the {why}: {name} = {row.kind.show(settings[name])} ({source}) is not used"
-    )
-    settings.one_process()
+run_command.params[1:1] = setting_options()
 
 
 def _load_to_serve(info: ScriptInfo) -> WSGIApplication:
@@ -1148,35 +1053,23 @@ def config_command(ctx: click.Context, run_options: tuple[str, ...]) -> None:
 
 def _server_settings(ctx: click.Context) -> list[tuple[str, str, str]]:
     """The options of `run` with the values that it would use, and their sources."""
-    settings = _settings_of(ctx)
+    settings = settings_of(ctx)
     app_path = ctx.ensure_object(ScriptInfo).app_import_path
     debug = get_debug_flag()
-    rows = [("app", app_path, _where(ctx, "app", "FLASK_APP"))] if app_path else []
+    rows = [("app", app_path, where(ctx, "app", "FLASK_APP"))] if app_path else []
     if not app_path and settings.app:
         rows = [("app", settings.app, settings.file)]
-    rows.append(("debug", str(debug).lower(), _where(ctx, "debug", "FLASK_DEBUG")))
+    rows.append(("debug", str(debug).lower(), where(ctx, "debug", "FLASK_DEBUG")))
     for name in ("reload", "debugger"):
-        value, source = ctx.params[name], _where(ctx, name, f"FLASK_RUN_{name.upper()}")
+        value, source = ctx.params[name], where(ctx, name, f"FLASK_RUN_{name.upper()}")
         if value is None:
             value, source = debug, "default, as debug"
         rows.append((name, str(value).lower(), source))
     for name in ("reloader", "extra_files", "exclude_patterns"):
         value = ctx.params[name]
         text = " ".join(value) if isinstance(value, list) else value or "-"
-        rows.append((name, text, _where(ctx, name, f"FLASK_RUN_{name.upper()}")))
+        rows.append((name, text, where(ctx, name, f"FLASK_RUN_{name.upper()}")))
     return [*rows, *settings.rows()]
-
-
-def _where(ctx: click.Context, name: str, variable: str) -> str:
-    here: click.Context | None = ctx
-    while here is not None:
-        if here.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            return "command line"
-        here = here.parent
-    if variable not in os.environ:
-        return "default"
-    file = _variables_of_files.get(variable)
-    return f"environment {variable}" + (f", from {file}" if file else "")
 
 
 for _command in (shell_command, routes_command, check_command, config_command):
