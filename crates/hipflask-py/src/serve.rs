@@ -134,6 +134,12 @@ impl Handler for Application {
             Notice::AcceptResumed => "accepting goes on".to_owned(),
             Notice::Retaken => return,
             Notice::Served => return Python::attach(|py| self.tell_served(py)),
+            Notice::CertificatesReloaded => {
+                return Python::attach(|py| log(py, "info", "certificates have changed and are in use"));
+            }
+            Notice::CertificatesKept(why) => {
+                format!("certificates have changed and cannot be used, those from before stay: {why}")
+            }
             Notice::Panic(what) => format!("a panic was caught: {what}"),
         };
         Python::attach(|py| log(py, "error", &line));

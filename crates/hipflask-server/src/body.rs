@@ -10,7 +10,7 @@ use hipflask_http::response::CONTINUE;
 use hipflask_http::{BodyDecoder, Error};
 
 use crate::config::Timeouts;
-use crate::sys::Socket;
+use crate::transport::Transport;
 
 /// How much is read from the socket at once.
 const PIECE: usize = 64 * 1024;
@@ -88,7 +88,7 @@ struct Shared {
 
 /// The reading half of a connection, lent to the application for one request.
 pub(crate) struct Intake {
-    pub(crate) socket: Arc<Socket>,
+    pub(crate) socket: Arc<Transport>,
     /// Bytes from the socket, decoded up to `at`.
     pub(crate) raw: Vec<u8>,
     pub(crate) at: usize,
@@ -283,6 +283,10 @@ impl Intake {
                     if over.load(Ordering::Acquire) {
                         return Err(BodyError::Over);
                     }
+                }
+                // A TLS session that was cut off rather than ended.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(BodyError::Truncated);
                 }
                 Err(error) => return Err(BodyError::Io(error.kind())),
             }

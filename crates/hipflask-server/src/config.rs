@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hipflask_http::Limits;
+
+use crate::tls::Tls;
 
 /// Where to listen.
 #[derive(Debug)]
@@ -21,6 +24,9 @@ pub enum Bind {
 /// How long each step of a connection may take.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
+    /// From a connection's first byte to the end of its TLS handshake. 10 s: two round trips and a signature, even over
+    /// a bad line.
+    pub handshake: Duration,
     /// From the first byte of a head to its end. 10 s: a head is one to three packets, even over a bad line.
     pub header: Duration,
     /// Grace of a body before its rate counts, and its longest pause. 20 s: a phone may change its cell.
@@ -43,6 +49,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Timeouts {
         Timeouts {
+            handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
             body: Duration::from_secs(20),
             body_rate: 500,
@@ -60,6 +67,15 @@ impl Default for Timeouts {
 pub struct Config {
     /// Where to listen. Empty is an error of [`Server::bind`](crate::Server::bind).
     pub binds: Vec<Bind>,
+    /// Speak TLS on all of them.
+    pub tls: Option<Arc<Tls>>,
+    /// Where to listen without TLS, only to send clients to the same address with it.
+    pub redirect_binds: Vec<Bind>,
+    /// The port they are sent to; that of the first of `binds` if `None`.
+    pub redirect_port: Option<u16>,
+    /// What the `Strict-Transport-Security` field says on encrypted connections; none if `None`. RFC 6797: whoever has
+    /// seen it will not come without TLS for as long as it says, so it is not there by default.
+    pub hsts: Option<String>,
     /// Views that run at the same time, at most. 32: a thread costs 50 KiB when it has run, and more than that many
     /// blocking views want another design. Two more threads lead and stand by.
     pub threads: usize,
@@ -105,6 +121,10 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             binds: Vec::new(),
+            tls: None,
+            redirect_binds: Vec::new(),
+            redirect_port: None,
+            hsts: None,
             threads: 32,
             queue: 1024,
             max_connections: 16_384,

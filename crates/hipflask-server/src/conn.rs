@@ -19,7 +19,7 @@ use crate::history::RouteHistory;
 use crate::outflow::Outflow;
 use crate::outlet::Slice;
 use crate::reply::Afterwards;
-use crate::sys::Socket;
+use crate::transport::Transport;
 
 /// What one read asks for; also the size of a pooled buffer.
 pub(crate) const READ: usize = 16 * 1024;
@@ -140,7 +140,7 @@ impl Drop for After {
 
 /// A connection.
 pub(crate) struct Conn<T> {
-    pub(crate) socket: Arc<Socket>,
+    pub(crate) socket: Arc<Transport>,
     pub(crate) token: u64,
     pub(crate) info: Arc<ConnInfo>,
     pub(crate) phase: Phase<T>,
@@ -175,6 +175,10 @@ pub(crate) struct Conn<T> {
     pub(crate) throttled: bool,
     /// Whether any request has been read.
     pub(crate) used: bool,
+    /// The TLS handshake is not over.
+    pub(crate) greeting: bool,
+    /// What comes is sent on to the port that has TLS.
+    pub(crate) redirects: bool,
     /// All bytes sent so far.
     pub(crate) sent: u64,
     pub(crate) records: Vec<Record>,
@@ -183,7 +187,7 @@ pub(crate) struct Conn<T> {
 }
 
 impl<T> Conn<T> {
-    pub(crate) fn new(socket: Arc<Socket>, token: u64, info: Arc<ConnInfo>) -> Conn<T> {
+    pub(crate) fn new(socket: Arc<Transport>, token: u64, info: Arc<ConnInfo>) -> Conn<T> {
         Conn {
             socket,
             token,
@@ -207,6 +211,8 @@ impl<T> Conn<T> {
             broken: false,
             throttled: false,
             used: false,
+            greeting: false,
+            redirects: false,
             sent: 0,
             records: Vec::new(),
             after: None,
@@ -232,6 +238,7 @@ impl<T> Conn<T> {
         self.out_at < self.out.len()
             || self.file.is_some()
             || matches!(&self.phase, Phase::Outlet(flow) if !flow.going().is_empty())
+            || self.socket.owes()
     }
 
     /// Marks bytes as used.
@@ -292,7 +299,7 @@ impl<T> Conn<T> {
                     self.starved = false;
                     // A short read has emptied the socket (epoll(7)); what comes later is a new event. The end of the
                     // stream may have come with these bytes, and is no new event.
-                    if count < most && !self.ending {
+                    if count < most && !self.ending && !self.socket.is_over() {
                         self.readable = false;
                     }
                     Filled::Some
@@ -336,6 +343,16 @@ impl<T> Conn<T> {
                 },
             }
         }
+        self.settle()
+    }
+
+    /// Writes what the transport has taken and not sent.
+    fn settle(&mut self) -> Pushed {
+        while let Err(error) = self.socket.flush() {
+            if let Some(pushed) = self.stopped(&error) {
+                return pushed;
+            }
+        }
         self.writing = None;
         Pushed::Done
     }
@@ -352,8 +369,7 @@ impl<T> Conn<T> {
             if count == 0 {
                 self.out.clear();
                 self.out_at = 0;
-                self.writing = None;
-                return Pushed::Done;
+                return self.settle();
             }
             let head = head.len();
             match self.socket.send_slices(slices.get(..count).unwrap_or_default()) {

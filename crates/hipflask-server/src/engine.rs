@@ -1,6 +1,7 @@
 //! The threads: their lives, what they share, and the watchdog. [`leader`], [`feed`] and [`work`] have what they do.
 
 mod feed;
+mod greet;
 mod later;
 mod leader;
 mod work;

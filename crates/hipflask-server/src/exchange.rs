@@ -33,6 +33,8 @@ pub struct ConnInfo {
     pub local: Address,
     /// Whether the connection is encrypted.
     pub secure: bool,
+    /// How it is encrypted, if it is so here.
+    pub tls: Option<Box<crate::TlsInfo>>,
 }
 
 /// A request that the engine itself refused.
@@ -70,6 +72,10 @@ pub enum Notice {
     Retaken,
     /// As many requests have come as [`Config::tell_after`](crate::Config::tell_after) says.
     Served,
+    /// Certificates have changed and are used for new connections.
+    CertificatesReloaded,
+    /// Certificates have changed and cannot be used: those from before stay.
+    CertificatesKept(String),
     /// A panic was caught.
     Panic(String),
 }

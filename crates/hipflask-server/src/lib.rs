@@ -22,6 +22,8 @@ mod reply;
 mod server;
 mod sys;
 mod timer;
+mod tls;
+mod transport;
 mod waker;
 mod word;
 
@@ -35,3 +37,4 @@ pub use history::{Lane, RouteHistory};
 pub use outlet::{Outlet, OutletError, Piece, Upgraded};
 pub use reply::{FieldError, Reply};
 pub use server::{Bound, Running, Server};
+pub use tls::{Certificate, ClientAuth, KeyPair, Tls, TlsError, TlsFiles, TlsInfo};

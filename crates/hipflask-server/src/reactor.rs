@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, Timeouts};
 use crate::conn::{Conn, Phase, READ};
 use crate::exchange::{Address, ConnInfo};
-use crate::sys::{self, Bell, Event, Interest, Poller, Socket};
+use crate::sys::{self, Bell, Event, Interest, Poller};
 use crate::timer::{Timer, Wheel};
+use crate::tls::{Tls, TlsError};
+use crate::transport::Transport;
 
 /// Events taken from the poller at once.
 const EVENTS: usize = 256;
@@ -38,7 +40,7 @@ struct Slot<T> {
     /// The connection, unless a worker has it.
     conn: Option<Box<Conn<T>>>,
     /// Its socket, also while a worker has it, so that a stop can cut it.
-    socket: Option<Arc<Socket>>,
+    socket: Option<Arc<Transport>>,
     timer: Timer,
     /// Events that came while a worker had it.
     readable: bool,
@@ -54,6 +56,8 @@ pub(crate) struct Listener {
     pub(crate) local: Address,
     /// A Unix socket's file, removed at the end.
     pub(crate) path: Option<PathBuf>,
+    /// Sends clients to where TLS is spoken.
+    pub(crate) redirects: bool,
 }
 
 impl Drop for Listener {
@@ -122,6 +126,9 @@ pub(crate) struct Reactor<T> {
     /// The last attempt to accept found no descriptor.
     pub(crate) exhausted: bool,
     most: usize,
+    tls: Option<Arc<Tls>>,
+    /// What came of changed certificates.
+    pub(crate) reloaded: Option<Result<(), TlsError>>,
     timeouts: Timeouts,
     pub(crate) stopping: Stopping,
 }
@@ -162,6 +169,8 @@ impl<T> Reactor<T> {
             pause: Pause::No,
             exhausted: false,
             most: config.max_connections.max(1),
+            tls: config.tls.clone(),
+            reloaded: None,
             timeouts: config.timeouts.clone(),
             stopping: Stopping::No,
         })
@@ -234,19 +243,26 @@ impl<T> Reactor<T> {
             };
             match sys::accept(listener.fd.as_raw_fd()) {
                 Ok((socket, peer)) => {
-                    let info = match peer {
-                        Some(peer) => ConnInfo {
-                            peer: Address::Tcp(peer),
-                            local: socket.local().map_or_else(|| listener.local.clone(), Address::Tcp),
-                            secure: false,
-                        },
-                        None => ConnInfo {
-                            peer: Address::Unix(None),
-                            local: listener.local.clone(),
-                            secure: false,
-                        },
+                    let redirects = listener.redirects;
+                    let secure = self.tls.is_some() && !redirects;
+                    let (peer, local) = match peer {
+                        Some(peer) => {
+                            let local = socket.local().map_or_else(|| listener.local.clone(), Address::Tcp);
+                            (Address::Tcp(peer), local)
+                        }
+                        None => (Address::Unix(None), listener.local.clone()),
                     };
-                    if let Err(error) = self.insert(socket, info) {
+                    let info = ConnInfo { peer, local, secure, tls: None };
+                    let transport = match &self.tls {
+                        Some(tls) if secure => {
+                            self.reloaded = tls.look(self.now).or(self.reloaded.take());
+                            // Fails only where memory or random bytes have run out.
+                            let Ok(session) = tls.accept() else { continue };
+                            Transport::secure(socket, session)
+                        }
+                        _ => Transport::Plain(socket),
+                    };
+                    if let Err(error) = self.insert(transport, info, redirects) {
                         self.pause(Pause::Exhausted(self.now + ACCEPT_PAUSE));
                         return Accepted::Paused(error);
                     }
@@ -287,8 +303,8 @@ impl<T> Reactor<T> {
         accepted
     }
 
-    fn insert(&mut self, socket: Socket, info: ConnInfo) -> io::Result<()> {
-        let socket = Arc::new(socket);
+    fn insert(&mut self, transport: Transport, info: ConnInfo, redirects: bool) -> io::Result<()> {
+        let socket = Arc::new(transport);
         let at = match self.free.last() {
             Some(at) => *at as usize,
             None => self.slots.len(),
@@ -296,7 +312,9 @@ impl<T> Reactor<T> {
         let generation = self.slots.get(at).map_or(1, |slot| slot.generation);
         let token = u64::from(generation) << 32 | at as u64;
         self.poller.add(socket.as_raw_fd(), token, Interest::Read)?;
-        let conn = Box::new(Conn::new(Arc::clone(&socket), token, Arc::new(info)));
+        let mut conn = Box::new(Conn::new(Arc::clone(&socket), token, Arc::new(info)));
+        conn.greeting = conn.info.secure;
+        conn.redirects = redirects;
         let slot = Slot {
             generation,
             conn: None,
@@ -394,7 +412,7 @@ impl<T> Reactor<T> {
     /// Puts a connection back until an event or its deadline comes.
     pub(crate) fn park(&mut self, mut conn: Box<Conn<T>>) {
         if conn.is_idle() {
-            conn.began = None;
+            conn.began = if conn.greeting { conn.began.or(Some(self.now)) } else { None };
             self.reclaim(std::mem::take(&mut conn.inbuf));
             self.reclaim(std::mem::take(&mut conn.out));
         } else if matches!(conn.phase, Phase::Outlet(_)) {
@@ -443,6 +461,7 @@ impl<T> Reactor<T> {
         }
         Some(match &conn.phase {
             Phase::Ready => match conn.began {
+                Some(began) if conn.greeting => began + timeouts.handshake,
                 Some(began) => began + timeouts.header,
                 None if conn.used => self.now + timeouts.idle,
                 None => self.now + timeouts.header,
@@ -466,6 +485,8 @@ impl<T> Reactor<T> {
     pub(crate) fn close(&mut self, mut conn: Box<Conn<T>>) {
         if conn.broken {
             conn.socket.reset_on_close();
+        } else {
+            conn.socket.farewell();
         }
         self.reclaim(std::mem::take(&mut conn.inbuf));
         self.reclaim(std::mem::take(&mut conn.out));

@@ -23,6 +23,7 @@ pub(crate) struct Standing {
     server: String,
     stamp: Stamp,
     outlet_queue: usize,
+    hsts: Option<String>,
 }
 
 impl Standing {
@@ -30,7 +31,8 @@ impl Standing {
         let server = config.server_name.clone().unwrap_or_default();
         let second = sys::seconds();
         let stamp = Stamp::new(&server, seconds(second));
-        Standing { second, stamp, server, outlet_queue: config.outlet_queue }
+        let hsts = config.hsts.clone().filter(|_| config.tls.is_some());
+        Standing { second, stamp, server, outlet_queue: config.outlet_queue, hsts }
     }
 
     /// Brings the date up to date; once per batch is enough.
@@ -56,6 +58,8 @@ pub(crate) fn asked(head: &RequestHead, keep: bool) -> Exchange {
 pub(crate) fn asked_unknown() -> Exchange {
     Exchange { version: Version::Http11, keep_alive: false, head: false }
 }
+
+const HSTS: &[u8] = b"Strict-Transport-Security";
 
 /// The one 1xx that ends an exchange.
 const SWITCHING: u16 = 101;
@@ -107,6 +111,8 @@ pub struct Reply<'a> {
     lender: Option<&'a Lender>,
     close: bool,
     afterwards: Vec<Afterwards>,
+    /// `Strict-Transport-Security` is still to be written.
+    owes_hsts: bool,
     /// Once the response is complete.
     answer: Option<Answer>,
 }
@@ -119,12 +125,14 @@ impl<'a> Reply<'a> {
         lender: Option<&'a Lender>,
     ) -> Reply<'a> {
         let writer = ResponseWriter::new(out, exchange);
+        let owes_hsts = standing.hsts.is_some();
         Reply {
             writer,
             standing,
             is_head: exchange.head,
             lender,
             close: false,
+            owes_hsts,
             afterwards: Vec::new(),
             answer: None,
         }
@@ -151,6 +159,10 @@ impl<'a> Reply<'a> {
     ///
     /// The name or value cannot be sent; nothing is added.
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), FieldError> {
+        if self.owes_hsts && name.eq_ignore_ascii_case(HSTS) {
+            // The application knows better.
+            self.owes_hsts = false;
+        }
         self.started().map_or(Ok(()), |writer| writer.field(name, value))
     }
 
@@ -248,7 +260,13 @@ impl<'a> Reply<'a> {
     pub fn reset(&mut self) {
         self.answer = None;
         self.afterwards.clear();
+        self.owes_hsts = self.standing.hsts.is_some();
         self.writer.reset();
+    }
+
+    /// Leaves `Strict-Transport-Security` out: RFC 6797 §7.2 has it on encrypted connections only.
+    pub(crate) fn in_the_clear(&mut self) {
+        self.owes_hsts = false;
     }
 
     /// Closes the connection after this response.
@@ -289,7 +307,12 @@ impl<'a> Reply<'a> {
     ) {
         let close = self.close || self.lender.is_some_and(|lender| !lender.leaves_usable());
         let standing = self.standing;
+        let hsts = standing.hsts.as_deref().filter(|_| self.owes_hsts);
         if let Some(writer) = self.started() {
+            if let Some(hsts) = hsts {
+                // A value that cannot be sent was refused when the server was made.
+                let _ = writer.field(HSTS, hsts.as_bytes());
+            }
             if close {
                 writer.close();
             }

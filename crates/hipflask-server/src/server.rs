@@ -43,10 +43,21 @@ impl Server {
         if config.binds.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on"));
         }
-        let listeners = std::mem::take(&mut config.binds)
-            .into_iter()
-            .map(|bind| listen(bind, &config))
-            .collect::<io::Result<_>>()?;
+        let main = std::mem::take(&mut config.binds).into_iter().map(|bind| (bind, false));
+        let redirects = std::mem::take(&mut config.redirect_binds).into_iter().map(|bind| (bind, true));
+        let listeners = main
+            .chain(redirects)
+            .map(|(bind, redirects)| {
+                let mut listener = listen(bind, &config)?;
+                listener.redirects = redirects;
+                Ok(listener)
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        if let (None, Some(Address::Tcp(first))) =
+            (config.redirect_port, listeners.first().map(|listener| &listener.local))
+        {
+            config.redirect_port = Some(first.port());
+        }
         Ok(Bound { config, listeners })
     }
 }
@@ -57,18 +68,18 @@ fn listen(bind: Bind, config: &Config) -> io::Result<Listener> {
         Bind::Tcp(at) => {
             let fd = sys::listen_tcp(at, backlog, config.reuse_port, config.only_v6)?;
             let local = Address::Tcp(sys::local_address(fd.as_raw_fd()).unwrap_or(at));
-            Ok(Listener { fd, local, path: None })
+            Ok(Listener { fd, local, path: None, redirects: false })
         }
         Bind::Unix(path) => {
             let fd = listen_unix(&path, backlog)?;
-            Ok(Listener { fd, local: Address::Unix(Some(path.clone())), path: Some(path) })
+            Ok(Listener { fd, local: Address::Unix(Some(path.clone())), path: Some(path), redirects: false })
         }
         Bind::Listener(fd) => {
             sys::adopt_listener(fd.as_fd())?;
             let number = fd.as_raw_fd();
             let local = sys::local_address(number)
                 .map_or_else(|| Address::Unix(sys::local_path(number)), Address::Tcp);
-            Ok(Listener { fd, local, path: None })
+            Ok(Listener { fd, local, path: None, redirects: false })
         }
     }
 }

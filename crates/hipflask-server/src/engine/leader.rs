@@ -142,6 +142,12 @@ impl<H: Handler> Engine<H> {
                 Accepted::Fine if std::mem::take(&mut lead.exhausted) => self.notice(&Notice::AcceptResumed),
                 _ => {}
             }
+            if let Some(reloaded) = lead.reloaded.take() {
+                self.notice(&match reloaded {
+                    Ok(()) => Notice::CertificatesReloaded,
+                    Err(error) => Notice::CertificatesKept(error.to_string()),
+                });
+            }
         } else if let Some(conn) = lead.check_out(event) {
             return self.advance(lead, conn, here);
         } else if let Some(token) = lead.gone.take() {
@@ -252,6 +258,9 @@ impl<H: Handler> Engine<H> {
         mut conn: Link<H>,
         here: &mut Here<H>,
     ) -> Flow<H> {
+        if conn.greeting {
+            return self.greet(lead, conn, here);
+        }
         // A body that is being collected is read into its place, with nothing of what follows it.
         if conn.unread().is_empty() && matches!(conn.phase, Phase::Collect(_)) {
             let Phase::Collect(mut pending) = std::mem::replace(&mut conn.phase, Phase::Ready) else {
@@ -366,6 +375,9 @@ impl<H: Handler> Engine<H> {
         }
         if conn.out.capacity() == 0 {
             conn.out = lead.buffer();
+        }
+        if conn.redirects {
+            return self.redirect(lead, conn, &head, here);
         }
         if self.config.tell_answers {
             let sent_before = conn.sent + (conn.out.len() - conn.out_at) as u64;
@@ -591,6 +603,11 @@ impl<H: Handler> Engine<H> {
                 lead.park(conn);
                 return Some(lead);
             }
+        }
+        if conn.greeting {
+            self.give_up_greeting(&conn);
+            lead.close(conn);
+            return Some(lead);
         }
         let reason = match &conn.phase {
             _ if conn.has_output() => {

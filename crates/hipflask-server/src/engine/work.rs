@@ -241,8 +241,7 @@ impl<H: Handler> Engine<H> {
         exchange: Exchange,
         here: &Here<H>,
     ) {
-        let refusal = Refusal { status, reason };
-        drop(catch_unwind(AssertUnwindSafe(|| self.handler.refused(&refusal, &conn.info))));
+        self.tell_refused(conn, status, reason);
         self.answer(conn, Exchange { keep_alive: false, ..exchange }, here, |reply| {
             plain(reply, status, reason);
         });
@@ -253,8 +252,7 @@ impl<H: Handler> Engine<H> {
 
     pub(super) fn refuse_full(&self, conn: &mut Conn<H::Ticket>, exchange: Exchange, here: &Here<H>) {
         let reason = "all workers are busy and the queue is full";
-        let refusal = Refusal { status: 503, reason };
-        drop(catch_unwind(AssertUnwindSafe(|| self.handler.refused(&refusal, &conn.info))));
+        self.tell_refused(conn, 503, reason);
         self.answer(conn, exchange, here, |reply| {
             reply.start(503, None);
             // Both are valid field values.
@@ -302,7 +300,11 @@ impl<H: Handler> Engine<H> {
     }
 
     pub(super) fn refused_silently(&self, conn: &Conn<H::Ticket>, reason: &'static str) {
-        let refusal = Refusal { status: 0, reason };
+        self.tell_refused(conn, 0, reason);
+    }
+
+    pub(super) fn tell_refused(&self, conn: &Conn<H::Ticket>, status: u16, reason: &'static str) {
+        let refusal = Refusal { status, reason };
         drop(catch_unwind(AssertUnwindSafe(|| self.handler.refused(&refusal, &conn.info))));
     }
 

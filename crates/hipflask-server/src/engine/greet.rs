@@ -1,0 +1,136 @@
+//! What the leader does until a TLS handshake is over, and with clients that should have begun one.
+
+use std::sync::Arc;
+
+use hipflask_http::RequestHead;
+
+use crate::conn::{Conn, Filled};
+use crate::exchange::ConnInfo;
+use crate::handler::Handler;
+use crate::reply::{asked, asked_unknown};
+use crate::tls::Greeting;
+
+use super::leader::Flow;
+use super::{Engine, Helm, Here, Link, plain};
+
+/// What somebody gets who speaks HTTP to the port that has TLS.
+const CLEAR: &str = "this port speaks HTTPS: use https:// in the address";
+
+impl<H: Handler> Engine<H> {
+    /// Goes on with a handshake as far as the client has.
+    pub(super) fn greet(
+        self: &Arc<Self>,
+        mut lead: Helm<H>,
+        mut conn: Link<H>,
+        here: &mut Here<H>,
+    ) -> Flow<H> {
+        // A signature takes up to a millisecond: not with the interpreter held.
+        here.detach(&*self.handler);
+        if conn.readable && conn.inbuf.capacity() == 0 {
+            conn.inbuf = lead.buffer();
+        }
+        let filled = conn.fill();
+        match conn.socket.greeting() {
+            Greeting::Waits { begun } => {
+                match filled {
+                    Filled::Nothing | Filled::Some => lead.park(conn),
+                    Filled::End | Filled::Broken => {
+                        if begun {
+                            self.refused_silently(&conn, "the client left during the TLS handshake");
+                        }
+                        lead.close(conn);
+                    }
+                }
+                Flow::Next(lead)
+            }
+            Greeting::Done(tls) => {
+                conn.greeting = false;
+                conn.began = None;
+                conn.info = Arc::new(ConnInfo { tls, ..ConnInfo::clone(&conn.info) });
+                match filled {
+                    Filled::Some | Filled::Nothing => Flow::On(lead, conn),
+                    Filled::End | Filled::Broken => {
+                        lead.close(conn);
+                        Flow::Next(lead)
+                    }
+                }
+            }
+            Greeting::Clear => {
+                conn.greeting = false;
+                self.refuse_clear(&mut conn, here);
+                Flow::On(lead, conn)
+            }
+            Greeting::Failed(why) => {
+                self.refused_silently(&conn, why);
+                // The alert that tells the client why has gone out, or never will.
+                lead.close(conn);
+                Flow::Next(lead)
+            }
+        }
+    }
+
+    /// A handshake takes too long. Whoever has not said a word is none to tell of.
+    pub(super) fn give_up_greeting(&self, conn: &Conn<H::Ticket>) {
+        if let Greeting::Waits { begun: true } = conn.socket.greeting() {
+            self.refused_silently(conn, "the TLS handshake takes too long");
+        }
+    }
+
+    /// Answers HTTP without TLS where TLS was expected.
+    fn refuse_clear(&self, conn: &mut Conn<H::Ticket>, here: &Here<H>) {
+        self.tell_refused(conn, 400, CLEAR);
+        self.answer(conn, asked_unknown(), here, |reply| {
+            reply.in_the_clear();
+            plain(reply, 400, CLEAR);
+        });
+        conn.closing = true;
+        conn.linger = true;
+    }
+
+    /// Sends a client to the same address with TLS.
+    pub(super) fn redirect(
+        self: &Arc<Self>,
+        lead: Helm<H>,
+        mut conn: Link<H>,
+        head: &RequestHead,
+        here: &mut Here<H>,
+    ) -> Flow<H> {
+        let usable = self.skip_body(&mut conn, head, lead.now);
+        let place = secure_place(head, self.config.redirect_port.unwrap_or(443));
+        self.answer(&mut conn, asked(head, usable && !self.is_stopping()), here, |reply| {
+            reply.in_the_clear();
+            let Some(place) = place else {
+                return plain(reply, 400, CLEAR);
+            };
+            // RFC 9110 §15.4.9: 308 keeps the method. Old clients know 301, and GET stays GET.
+            let keeps = matches!(head.method(), b"GET" | b"HEAD");
+            reply.start(if keeps { 301 } else { 308 }, None);
+            // A host and a target have no bytes that a field could not have.
+            let _ = reply.field(b"Location", &place);
+            reply.body(b"");
+        });
+        Flow::On(lead, conn)
+    }
+}
+
+/// The address with TLS; `None` if the request names no host or no path.
+fn secure_place(head: &RequestHead, port: u16) -> Option<Vec<u8>> {
+    let host = head.host();
+    let colon = host.iter().rposition(|&byte| byte == b':');
+    // The colons of an IPv6 address are in brackets.
+    let colon = colon.filter(|&at| !host.get(at..).unwrap_or_default().contains(&b']'));
+    let name = host.get(..colon.unwrap_or(host.len())).unwrap_or_default();
+    if name.is_empty() || !head.raw_path().starts_with(b"/") {
+        return None;
+    }
+    let mut place = [b"https://", name].concat();
+    if port != 443 {
+        place.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    place.extend_from_slice(head.raw_path());
+    if head.target().contains(&b'?') {
+        place.push(b'?');
+        place.extend_from_slice(head.query());
+    }
+    Some(place)
+}
