@@ -43,6 +43,11 @@ impl Server {
         if config.binds.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on"));
         }
+        let is_value = |text: &String| text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        if !config.hsts.as_ref().is_none_or(is_value) {
+            let why = "the value for Strict-Transport-Security has bytes that no field may have";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
         let main = std::mem::take(&mut config.binds).into_iter().map(|bind| (bind, false));
         let redirects = std::mem::take(&mut config.redirect_binds).into_iter().map(|bind| (bind, true));
         let listeners = main
