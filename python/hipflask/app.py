@@ -351,8 +351,8 @@ class Flask(App):
         """Turn what a view returned into a response.
 
         Args:
-            rv: A string, bytes, dict, list, iterator of strings or bytes, response, WSGI callable, or a tuple
-                `(body, status)`, `(body, headers)` or `(body, status, headers)`.
+            rv: A string, bytes, dict, list, iterator or async iterator of strings or bytes, response, WSGI
+                callable, or a tuple `(body, status)`, `(body, headers)` or `(body, status, headers)`.
 
         Raises:
             TypeError: For anything else.
@@ -384,6 +384,8 @@ class Flask(App):
             return self.response_class(value, status, headers)  # type: ignore[arg-type]
         elif isinstance(value, (dict, list)):
             response = self.json.response(value)
+        elif hasattr(value, "__aiter__"):
+            return self.response_class(value, status, headers)
         elif value is None:
             raise TypeError(
                 f"The view function for {request.endpoint!r} did not return a valid response. The function"

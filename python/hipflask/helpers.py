@@ -17,7 +17,7 @@ from .globals import _cv_app, _cv_request, current_app, request, request_ctx, se
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from datetime import datetime
     from typing import IO, Any, AnyStr, Literal, NoReturn, overload
 
@@ -53,22 +53,31 @@ if TYPE_CHECKING:
     def stream_with_context(generator_or_function: Iterator[AnyStr]) -> Iterator[AnyStr]: ...
 
     @overload
+    def stream_with_context(generator_or_function: AsyncIterator[AnyStr]) -> AsyncIterator[AnyStr]: ...
+
+    @overload
     def stream_with_context(
         generator_or_function: Callable[..., Iterator[AnyStr]],
     ) -> Callable[[Iterator[AnyStr]], Iterator[AnyStr]]: ...
+
+    @overload
+    def stream_with_context(
+        generator_or_function: Callable[..., AsyncIterator[AnyStr]],
+    ) -> Callable[..., AsyncIterator[AnyStr]]: ...
 
 
 def stream_with_context(generator_or_function: Any) -> Any:
     """Keep the request's context while a generator runs, which is after the view has returned.
 
     Args:
-        generator_or_function: An iterator, or a function that gives one (as a decorator).
+        generator_or_function: An iterator or async iterator, or a function that gives one (as a decorator).
 
     Raises:
         RuntimeError: Outside of a request.
     """
+    is_async = hasattr(generator_or_function, "__aiter__")
     try:
-        pieces = iter(generator_or_function)
+        pieces = generator_or_function if is_async else iter(generator_or_function)
     except TypeError:
 
         def decorator(*args: Any, **kwargs: Any) -> Any:
@@ -82,6 +91,10 @@ def stream_with_context(generator_or_function: Any) -> Any:
             "'stream_with_context' can only be used when a request context is active, such as in a view"
             " function."
         )
+    if is_async:
+        from .streaming import with_contexts
+
+        return with_contexts(pieces, _cv_app.get(), req_ctx)
     return _kept(pieces, _cv_app.get(), req_ctx)
 
 

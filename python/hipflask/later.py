@@ -187,16 +187,16 @@ async def _process(app: Flask, exchange: _core.LaterExchange, response: Any) -> 
     if context is not None:
         for after in context._after_request_functions:
             response = await _call(after, response)
-    for after in _outwards(exchange, app.after_request_funcs):
+    for after in _outwards(exchange.request, app.after_request_funcs):
         response = await _call(after, response)
     exchange.save_session(response)
     return response
 
 
-def _outwards(exchange: _core.LaterExchange, table: dict[Any, list[Any]]) -> Iterable[Any]:
+def _outwards(request: Any, table: dict[Any, list[Any]]) -> Iterable[Any]:
     """The functions of a table of hooks: the innermost blueprint's first, in each scope the last first."""
     if table:
-        for name in (*exchange.request.blueprints, None):
+        for name in (*request.blueprints, None):
             yield from reversed(table.get(name, ()))
 
 
@@ -221,15 +221,25 @@ async def _tear_down(app: Flask, exchange: _core.LaterExchange, error: BaseExcep
     if error is not None and app.should_ignore_error(error):
         error = None
     try:
-        for teardown in _outwards(exchange, app.teardown_request_funcs):
-            await _call(teardown, error)
-        await _send(app, "request_tearing_down", exc=error)
-        exchange.close()
+        await _tear_down_request(app, exchange.request, error)
     finally:
-        for teardown in reversed(app.teardown_appcontext_funcs):
-            await _call(teardown, error)
-        await _send(app, "appcontext_tearing_down", exc=error)
+        await _tear_down_app(app, error)
         await _send(app, "appcontext_popped")
+
+
+async def _tear_down_request(app: Flask, request: Any, error: BaseException | None) -> None:
+    for teardown in _outwards(request, app.teardown_request_funcs):
+        await _call(teardown, error)
+    await _send(app, "request_tearing_down", exc=error)
+    close = getattr(request, "close", None)
+    if close is not None:
+        close()
+
+
+async def _tear_down_app(app: Flask, error: BaseException | None) -> None:
+    for teardown in reversed(app.teardown_appcontext_funcs):
+        await _call(teardown, error)
+    await _send(app, "appcontext_tearing_down", exc=error)
 
 
 async def _send(app: Flask, name: str, **values: Any) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .globals import _cv_app
-from .later import _call, _send
+from .later import _call, _send, _tear_down_app
 from .loop import shared
 from .serving import server_logger
 
@@ -168,9 +168,7 @@ async def _app_context(app: Flask) -> AsyncIterator[None]:
         raise
     finally:
         try:
-            for teardown in reversed(app.teardown_appcontext_funcs):
-                await _call(teardown, error)
-            await _send(app, "appcontext_tearing_down", exc=error)
+            await _tear_down_app(app, error)
         finally:
             context._cv_tokens.pop()
             _cv_app.reset(token)

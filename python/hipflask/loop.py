@@ -71,6 +71,21 @@ def to_sync(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., 
     return run
 
 
+def current_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop that the calling thread's coroutines run on: that of its `Visit`, or the shared one.
+
+    Raises:
+        RuntimeError: If that is the calling thread's own, since who asks is about to wait for it.
+    """
+    import asyncio
+
+    visit = _visit.get(None)
+    loop = shared().loop if visit is None else visit._loop
+    if asyncio._get_running_loop() is loop:
+        raise RuntimeError(_WAITS_FOR_ITSELF)
+    return loop
+
+
 class Visit:
     """One call made from a running loop, in a thread of its own: its coroutines run on that loop.
 
@@ -208,7 +223,12 @@ def is_collecting_here() -> bool:
 
 
 class Loop:
-    """An asyncio loop that runs on its own thread until the process ends."""
+    """An asyncio loop that runs on its own thread until the process ends.
+
+    Attributes:
+        loop: The loop.
+        bell: Where threads of the engine leave functions for it to call.
+    """
 
     def __init__(self) -> None:
         import asyncio
@@ -216,6 +236,7 @@ class Loop:
 
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
+        self.bell = _core.LoopBell()
         self._thread = Thread(target=self._live, name="hipflask-loop", daemon=True)
         # Calls that wait for the loop. Whoever adds the first one wakes it; it takes all of them at once.
         self._calls: deque[Callable[[], None]] = deque()
@@ -243,9 +264,13 @@ class Loop:
             TimeoutError: If it takes longer; it goes on all the same.
             BaseException: What the coroutine raised.
         """
-        if get_ident() == self._thread.ident:
+        if self.is_here():
             raise RuntimeError(_WAITS_FOR_ITSELF)
         return _run_on(self.loop, self._soon, None, function, args, kwargs, most)
+
+    def is_here(self) -> bool:
+        """Tell whether the calling thread is the loop's."""
+        return get_ident() == self._thread.ident
 
     def _soon(self, start: Callable[[], None]) -> None:
         self._calls.append(start)
@@ -264,6 +289,7 @@ class Loop:
 
         asyncio.set_event_loop(self.loop)
         _core.begin_loop_thread()
+        self.loop.add_reader(self.bell.fileno(), self.bell.take)
         try:
             self.loop.run_forever()
         finally:

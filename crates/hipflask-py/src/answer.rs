@@ -5,8 +5,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
 use pyo3::{PyTypeInfo, intern};
 
+use crate::feed::Feed;
 use crate::json;
-use crate::plan::Hooks;
+use crate::plan::{Hooks, loaded_module};
 use crate::request::RequestBase;
 use crate::response::{self, ResponseBase, WireBody};
 use crate::serve;
@@ -108,6 +109,8 @@ pub(crate) enum Rest {
     Close(Py<PyAny>),
     /// Take the pieces that its class makes.
     Pieces(Begun),
+    /// Have the event loop make its body: the pieces, where they go, and the response.
+    Feed(Py<PyAny>, Feed, Py<PyAny>),
 }
 
 impl Rest {
@@ -115,6 +118,17 @@ impl Rest {
         match self {
             Self::Close(closed) => close(closed.bind(py)),
             Self::Pieces(begun) => begun.write(py, reply),
+            feed @ Self::Feed(..) => feed.begin_feed(py),
+        }
+    }
+
+    /// Lets the event loop make the body, if it does. Dropped without this, the client's connection is cut.
+    pub(crate) fn begin_feed(self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Feed(pieces, feed, response) => {
+                pieces.call_method1(py, intern!(py, "_feed"), (feed, response)).map(drop)
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -175,11 +189,24 @@ pub(crate) fn response<'py>(
             if is_passed()? {
                 closed = base.getattr(intern!(py, "response"))?;
             }
+            if is_made_by_loop(&iterable)? {
+                let feed = Feed::new(reply.outlet(length));
+                return Ok(Some(Rest::Feed(iterable.unbind(), feed, closed.unbind())));
+            }
             reply.stream(Box::new(Pieces::of_response(closed, &iterable)?), length);
             return Ok(None);
         }
     }
     Ok(Some(Rest::Close(closed.unbind())))
+}
+
+/// Whether a body is made by the event loop. Its class is imported by whoever has made such a body.
+fn is_made_by_loop(body: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = body.py();
+    Ok(match loaded_module(py, intern!(py, "hipflask.streaming"))? {
+        Some(module) => body.get_type().is(&module.getattr(intern!(py, "AsyncPieces"))?),
+        None => false,
+    })
 }
 
 /// The answer to what nobody handled; says nothing about what happened.

@@ -214,6 +214,13 @@ impl LaterExchange {
         written.map(drop)
     }
 
+    /// Lets the loop make the body.
+    fn begin_feed(&self, py: Python<'_>, rest: Rest) {
+        if let Err(error) = rest.begin_feed(py) {
+            serve::log_error(py, &error, "while a response's body was begun");
+        }
+    }
+
     /// Unbinds what `bind` has bound.
     fn end(&self, py: Python<'_>) -> PyResult<()> {
         let Some(begun) = self.begun.get() else { return Ok(()) };
@@ -381,6 +388,7 @@ impl LaterExchange {
         let ended = self.end(py);
         let rest = locked(&self.rest).take();
         match rest {
+            Some(rest @ Rest::Feed(..)) => self.begin_feed(py, rest),
             Some(rest @ Rest::Pieces(_)) => self.write(|reply| {
                 if let Err(error) = rest.finish(py, reply) {
                     answer_unwritable(py, &error, reply);

@@ -9,6 +9,7 @@ mod cookie_session;
 mod dispatch;
 mod ensured;
 mod environ;
+mod feed;
 mod fields;
 mod form;
 mod headers;
@@ -40,6 +41,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     background::register(module)?;
     body::register(module)?;
     context::register(module)?;
+    feed::register(module)?;
     fields::register(module)?;
     form::register(module)?;
     headers::register(module)?;

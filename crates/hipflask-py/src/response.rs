@@ -224,6 +224,16 @@ impl ResponseBase {
     }
 }
 
+/// A body that can be iterated over: what a coroutine makes is taken piece by piece from its event loop.
+fn iterable_of<'py>(body: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = body.py();
+    let is_common = body.is_exact_instance_of::<PyList>() || body.is_exact_instance_of::<PyTuple>();
+    if is_common || !body.hasattr(intern!(py, "__aiter__"))? || body.hasattr(intern!(py, "__iter__"))? {
+        return Ok(body.clone());
+    }
+    py.import(intern!(py, "hipflask.streaming"))?.getattr(intern!(py, "AsyncPieces"))?.call1((body,))
+}
+
 fn has_line_break(text: &Bound<'_, PyString>) -> bool {
     text.to_str().map_or(true, |text| memchr::memchr2(b'\r', b'\n', text.as_bytes()).is_some())
 }
@@ -271,7 +281,7 @@ impl ResponseBase {
             || response.is_instance_of::<PyByteArray>();
         if !is_data {
             this.single.store(false, Ordering::Relaxed);
-            drop(this.body.set(any, Some(response.clone().unbind())));
+            drop(this.body.set(any, Some(iterable_of(response)?.unbind())));
             return Ok(());
         }
         static SET_DATA: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -372,9 +382,10 @@ impl ResponseBase {
     }
 
     #[setter]
-    fn set_response(slf: &Bound<'_, Self>, value: Py<PyAny>) {
+    fn set_response(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         slf.get().single.store(false, Ordering::Relaxed);
-        drop(slf.get().body.set(slf.as_any(), Some(value)));
+        drop(slf.get().body.set(slf.as_any(), Some(iterable_of(value)?.unbind())));
+        Ok(())
     }
 
     /// Whether the body goes out as it is, uniterated by anybody but the server.
