@@ -4,8 +4,10 @@ usage: inside.py [--only WORD[,WORD...]] [--rounds N]
 
 Each package runs in a process of its own, in turn, several times; the median of the rounds is shown.
 Hipflask's calls run in a view that its server calls, Flask's in a pushed request context. Cases that read
-the request, and those called "first", get a new request for every call. "Full lane" cases are whole requests
-through WSGI.
+the request, and those called "first", get a new request for every call; Hipflask's server gets twenty at a
+time, so that its caches are as warm as Flask's, which gets no request from a socket. "Full lane" cases are
+whole requests through WSGI. A "hook" is what a request costs more with one such function, which does nothing,
+than without: through WSGI in Flask, through the server's fast lane in Hipflask.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ class Bench:
         self.native = package == "hipflask"
         self.flask: Any = importlib.import_module(package)
         self.job: Callable[[], None] | None = None
+        self.servers: list[Any] = []
         self.app = self._make_app()
         self.results: dict[str, float] = {}
 
@@ -64,17 +67,78 @@ class Bench:
         blueprint = flask.Blueprint("admin", "inside", url_prefix="/admin")
         blueprint.add_url_rule("/page/<name>", "page", self.view)
         app.register_blueprint(blueprint)
+        localized = flask.Blueprint("localized", "inside", url_prefix="/<language>")
+        localized.add_url_rule("/", "index", self.view)
+        localized.url_defaults(lambda endpoint, values: values.setdefault("language", "de"))
+        app.register_blueprint(localized)
         jinja2 = importlib.import_module("jinja2")
         app.jinja_loader = jinja2.DictLoader({"page.html": PAGE, "url.html": "{{ url_for('index') }}"})
         return app
 
-    def hooked(self) -> Any:
-        """An app with one function of each kind of hook."""
+    def hooked(self, *kinds: str) -> Any:
+        """An app with one function of each of these kinds of hook."""
         app = self._make_app()
-        app.before_request(lambda: None)
-        app.after_request(lambda response: response)
-        app.teardown_request(lambda error: None)
+        for kind in kinds:
+            getattr(app, kind)(HOOKS[kind])
         return app
+
+    def hooks(self) -> None:
+        """What each kind of hook adds to a request."""
+        if not wanted("hook"):
+            return
+        cases = {
+            "": self.hooked(),
+            **{kind: self.hooked(kind) for kind in HOOKS},
+            "three": self.hooked(*THREE),
+        }
+        rounds: dict[str, list[float]] = {name: [] for name in cases}
+        if self.native:
+            asks = {name: self.live(app) for name, app in cases.items()}
+        else:
+            asks = {name: self.through_wsgi(app) for name, app in cases.items()}
+        for _ in range(60):
+            for name, ask in asks.items():
+                start = time.process_time_ns()
+                ask(100)
+                rounds[name].append((time.process_time_ns() - start) / 100)
+        plain = statistics.median(rounds.pop(""))
+        for name, times in rounds.items():
+            self.results[f"hook: {name}"] = statistics.median(times) - plain
+
+    def live(self, app: Any) -> Callable[[int], None]:
+        """Serves an app; gives what sends it so many requests at once and reads the answers."""
+        from hipflask import _core
+
+        server = _core.Server(app, ["127.0.0.1:0"])
+        server.start()
+        self.servers.append(server)
+        host, _, port = server.addresses[0].rpartition(":")
+        client = socket.create_connection((host, int(port)))
+        request = b"GET / HTTP/1.1\r\nHost: localhost:8000\r\nUser-Agent: hipflask-bench/1.0\r\n\r\n"
+
+        def ask(count: int) -> None:
+            for _ in range(count // 20):
+                client.sendall(request * 20)
+                receive(client, 20)
+
+        for _ in range(20):
+            ask(20)
+        return ask
+
+    def through_wsgi(self, app: Any) -> Callable[[int], None]:
+        """Gives what calls an app through WSGI so often."""
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            return None
+
+        def ask(count: int) -> None:
+            for _ in range(count):
+                pieces = app(self.environ("/"), start_response)
+                b"".join(pieces)
+                pieces.close()
+
+        ask(50)
+        return ask
 
     def environ(self, target: str, body: bytes = b"", kind: str = "", cookie: str = "") -> dict[str, Any]:
         """A WSGI environ as gunicorn makes it."""
@@ -106,12 +170,19 @@ class Bench:
         return environ
 
     def within(
-        self, job: Callable[[], None], target: str, body: bytes = b"", kind: str = "", cookie: str = ""
+        self,
+        job: Callable[[], None],
+        target: str,
+        body: bytes = b"",
+        kind: str = "",
+        cookie: str = "",
+        times: int = 1,
     ) -> None:
-        """Run something within a new request: Flask's pushed context, a view that Hipflask's server calls."""
+        """Run something within new requests: Flask's pushed context, a view that Hipflask's server calls."""
         if not self.native:
-            with self.app.request_context(self.environ(target, body, kind, cookie)):
-                job()
+            for _ in range(times):
+                with self.app.request_context(self.environ(target, body, kind, cookie)):
+                    job()
             return
         fields = BROWSER | {"Host": "localhost:8000"}
         if cookie:
@@ -125,9 +196,8 @@ class Bench:
             "",
         ]
         self.job = job
-        self.socket.sendall("\r\n".join(lines).encode() + body)
-        answer = self.socket.recv(65536)
-        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        self.socket.sendall(("\r\n".join(lines).encode() + body) * times)
+        receive(self.socket, times)
 
     def view(self, **values: Any) -> str:
         """Every view."""
@@ -144,6 +214,9 @@ class Bench:
 
         self.server = _core.Server(self.app, ["127.0.0.1:0"])
         self.server.start()
+        # Those of the hooks are idle from now on.
+        for server in self.servers:
+            server.stop()
         host, _, port = self.server.addresses[0].rpartition(":")
         self.socket = socket.create_connection((host, int(port)))
         for _ in range(300):
@@ -185,8 +258,10 @@ class Bench:
             call()
             times.append(clock() - start)
 
-        for _ in range(count):
-            self.within(job, target, **options)
+        # A body is better sent alone: many at once fill the socket while nobody reads the answers.
+        at_once = 1 if "body" in options else 20
+        for _ in range(count // at_once):
+            self.within(job, target, times=at_once, **options)
         self.results[name] = statistics.median(times) - 80
 
     def whole(self, name: str, app: Any, target: str = "/", count: int = 1500, **options: Any) -> None:
@@ -212,15 +287,20 @@ class Bench:
         """All cases."""
         flask = self.flask
         self.whole("full lane, hello", self.app)
-        self.whole("full lane, hooks", self.hooked())
+        self.whole("full lane, hooks", self.hooked(*THREE))
         self.whole("full lane, variables", self.app, "/users/7/ada")
+        self.hooks()
         self.connect()
         url_for, request, session, g = flask.url_for, flask.request, flask.session, flask.g
         self.again("url_for('index')", lambda: url_for("index"))
         self.again("url_for, two variables", lambda: url_for("user", number=7, name="ada"))
         self.again("url_for, query", lambda: url_for("index", q="a b", n=3))
         self.again("url_for, _external", lambda: url_for("index", _external=True))
+        self.again("url_for, _scheme", lambda: url_for("index", _external=True, _scheme="https"))
+        self.again("url_for, _anchor", lambda: url_for("index", _anchor="top"))
+        self.again("url_for, _method", lambda: url_for("index", _method="POST"))
         self.again("url_for('.page') in a blueprint", lambda: url_for(".page", name="x"), "/admin/page/y")
+        self.again("url_for, url_defaults", lambda: url_for("localized.index"))
         self.fresh("first url_for", lambda: url_for("user", number=7, name="ada"))
 
         names = [f"name {n}" for n in range(10)]
@@ -232,6 +312,10 @@ class Bench:
         render = flask.render_template
         self.again("render_template", lambda: render("page.html", names=names, link="/x"), count=2000)
         self.fresh("first render_template", lambda: render("page.html", names=names, link="/x"))
+        self.app.template_context_processors[None].append(dict)
+        self.again(
+            "with a context processor", lambda: render("page.html", names=names, link="/x"), count=2000
+        )
         self.again("render_template with url_for", lambda: render("url.html"), count=2000)
 
         self.fresh("get_json, 1 KiB", lambda: request.get_json(), body=JSON_BODY, kind="application/json")
@@ -271,6 +355,24 @@ class Bench:
         """A session cookie."""
         serializer = self.app.session_interface.get_signing_serializer(self.app)
         return f"session={serializer.dumps(values)}"
+
+
+HOOKS: dict[str, Callable[..., Any]] = {
+    "before_request": lambda: None,
+    "after_request": lambda response: response,
+    "teardown_request": lambda error: None,
+    "teardown_appcontext": lambda error: None,
+    "url_value_preprocessor": lambda endpoint, values: None,
+}
+THREE = ("before_request", "after_request", "teardown_request")
+
+
+def receive(client: socket.socket, count: int) -> None:
+    """Read so many answers of a view's."""
+    answers = b""
+    while answers.count(b"hello") < count:
+        answers += client.recv(65536)
+    assert answers.count(b"HTTP/1.1 200 ") == count, answers
 
 
 def wanted(name: str) -> bool:

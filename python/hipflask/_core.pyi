@@ -131,6 +131,7 @@ class RequestBase:
     form: ImmutableMultiDict[str, str]
     files: ImmutableMultiDict[str, FileStorage]
     values: CombinedMultiDict[str, str]
+    _cached_json: tuple[Any, Any]
     url_rule: Any
     view_args: dict[str, Any] | None
     routing_exception: Any

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import io
 
 import pytest
 import werkzeug.formparser
+import werkzeug.middleware.proxy_fix
+import werkzeug.routing
 import werkzeug.wrappers
 import werkzeug.wsgi
 from hypothesis import given
 from hypothesis import strategies as st
 
 import hipflask.werkzeug.formparser
+import hipflask.werkzeug.middleware.proxy_fix
+import hipflask.werkzeug.routing
 import hipflask.werkzeug.wrappers
 import hipflask.werkzeug.wsgi
 from hipflask._core import _request_from_wire
@@ -472,3 +477,56 @@ def test_range_wrappers_cut_the_same(pieces, start, length):
         mine = ours.wsgi._RangeWrapper(make(ours), start, length)
         stop = None if length is None else start + length
         assert b"".join(mine) == whole[start:stop]
+
+
+@pytest.mark.parametrize(
+    ("body", "calls"),
+    [
+        (b'{"a": 1}', []),
+        (b'{"a": 1}', [{}]),
+        (b'{"a": 1}', [{"silent": True}]),
+        (b"{", [{"silent": True}]),
+        (b'{"a": 1}', [{"cache": False}]),
+    ],
+)
+def test_parsed_json_is_kept_where_libraries_look_for_it(body, calls):
+    def seen(module):
+        request = module.wrappers.Request(environ(method="POST", content_type="application/json", body=body))
+        for options in calls:
+            request.get_json(**options)
+        before = request._cached_json
+        request._cached_json = ({"b": 2}, {"c": 3})
+        return before, request.get_json(), request.get_json(silent=True), request._cached_json
+
+    assert seen(ours) == seen(theirs)
+
+
+def test_a_copied_map_shares_its_rules():
+    def seen(module):
+        routing = module.routing
+        original = routing.Map([routing.Rule("/a/<int:x>", endpoint="a")], default_subdomain="s")
+        copied = copy.copy(original)
+        copied.default_subdomain = "t"
+        results = [copied.bind("h", subdomain="s").match("/a/3"), original.default_subdomain]
+        copied.add(routing.Rule("/new", endpoint="new", subdomain="s"))
+        original.add(routing.Rule("/newer", endpoint="newer"))
+        for one in (copied, original):
+            results += [one.bind("h", subdomain="s").match(path) for path in ("/new", "/newer")]
+            results.append(sorted(rule.rule for rule in one.iter_rules()))
+        adapter = copy.copy(original.bind("h", "/app", url_scheme="https"))
+        return [*results, adapter.match("/a/4"), adapter.build("a", {"x": 5}, force_external=True)]
+
+    assert seen(ours) == seen(theirs)
+
+
+@pytest.mark.parametrize("value", [None, "", "a", "a, b", '"a,b", c'])
+@pytest.mark.parametrize("trusted", [0, 1, 2, 3])
+def test_a_proxy_s_value_is_the_same(trusted, value):
+    fixes = [module.middleware.proxy_fix.ProxyFix(None) for module in (ours, theirs)]
+    mine, reference = (fix._get_real_value(trusted, value) for fix in fixes)
+    assert mine == reference
+
+
+def test_a_rule_s_code_becomes_a_function():
+    code = compile("def f(a): return (a, 'x')", "<rule>", "exec")
+    assert ours.routing.Rule._get_func_code(code, "f")("b") == ("b", "x")

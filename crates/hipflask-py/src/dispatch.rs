@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hipflask_http::RequestHead;
 use hipflask_server::{Body, Reply, Request, RouteHistory, Routed};
+use pyo3::PyTypeInfo;
 use pyo3::exceptions::{PyException, PyKeyError};
 use pyo3::ffi;
 use pyo3::intern;
@@ -470,6 +471,41 @@ impl<'a, 'py> Exchange<'a, 'py> {
         Ok(None)
     }
 
+    /// Calls `each` with the blueprints' functions in a table of hooks, from the innermost out, and then with the app's,
+    /// of each scope the last first.
+    fn each_outwards(
+        &self,
+        table: &Bound<'py, PyDict>,
+        mut each: impl FnMut(Bound<'py, PyAny>) -> PyResult<()>,
+    ) -> PyResult<()> {
+        if table.is_empty() {
+            return Ok(());
+        }
+        let none = self.py.None();
+        let blueprints = self.blueprints()?;
+        let scopes = blueprints.iter().map(|name| name.as_any()).chain(std::iter::once(none.bind(self.py)));
+        for scope in scopes {
+            if let Some(functions) = table.get_item(scope)? {
+                self.each_backwards(functions.cast::<PyList>()?, &mut each)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with the functions of a list of hooks, the last first.
+    fn each_backwards(
+        &self,
+        functions: &Bound<'py, PyList>,
+        mut each: impl FnMut(Bound<'py, PyAny>) -> PyResult<()>,
+    ) -> PyResult<()> {
+        for index in (0..functions.len()).rev() {
+            // A function may have taken others out.
+            let Ok(function) = functions.get_item(index) else { continue };
+            each(self.hooks.ensured.sync(self.app, &function)?)?;
+        }
+        Ok(())
+    }
+
     /// The request's blueprints; only asked for where some hook is registered.
     fn blueprints(&self) -> PyResult<&[Bound<'py, PyString>]> {
         if let Some(known) = self.blueprints.get() {
@@ -525,8 +561,12 @@ impl<'a, 'py> Exchange<'a, 'py> {
         {
             return Ok(None);
         }
-        let mut response = if value.get_type().is(&self.hooks.response_class) {
+        let class = self.hooks.response_class.bind(py);
+        let kind = value.get_type();
+        let mut response = if kind.is(class) {
             value.clone()
+        } else if self.hooks.plain_responses && kind.is(PyString::type_object(py)) {
+            class.call1((value,))?
         } else {
             self.app.call_method1(intern!(py, "make_response"), (value,))?
         };
@@ -571,21 +611,10 @@ impl<'a, 'py> Exchange<'a, 'py> {
             // It may have functions of `after_this_request`.
             return self.app.call_method1(intern!(py, "process_response"), (response,));
         }
-        let after = self.hooks.after_request.bind(py);
-        if !after.is_empty() {
-            let none = py.None();
-            let blueprints = self.blueprints()?;
-            let scopes = blueprints.iter().map(|name| name.as_any()).chain(std::iter::once(none.bind(py)));
-            for scope in scopes {
-                if let Some(functions) = after.get_item(scope)? {
-                    let functions = functions.cast_into::<PyList>()?;
-                    for index in (0..functions.len()).rev() {
-                        let function = self.hooks.ensured.sync(self.app, &functions.get_item(index)?)?;
-                        response = function.call1((response,))?;
-                    }
-                }
-            }
-        }
+        self.each_outwards(self.hooks.after_request.bind(py), |function| {
+            response = function.call1((&response,))?;
+            Ok(())
+        })?;
         self.save_session(&response)?;
         Ok(response)
     }
@@ -620,14 +649,20 @@ impl<'a, 'py> Exchange<'a, 'py> {
         let hooks = self.hooks;
         // The view may have been the first to connect to a signal.
         let is_heard = hooks.signals.any_heard(py)?;
-        let mut ended = Ok(());
-        if !hooks.teardown_request.bind(py).is_empty() || is_heard {
+        let mut ended;
+        if is_heard {
             ended = self.app.call_method1(intern!(py, "do_teardown_request"), (error,)).map(drop);
+        } else {
+            let functions = hooks.teardown_request.bind(py);
+            ended = self.each_outwards(functions, |function| function.call1((error,)).map(drop));
         }
         ended = ended.and_then(|()| RequestBase::close_files(&self.request));
         if self.frame.get().owns_app_context() {
-            if !hooks.teardown_appcontext.bind(py).is_empty() || is_heard {
+            if is_heard {
                 self.app.call_method1(intern!(py, "do_teardown_appcontext"), (error,))?;
+            } else {
+                let functions = hooks.teardown_appcontext.bind(py);
+                self.each_backwards(functions, |function| function.call1((error,)).map(drop))?;
             }
             if is_heard {
                 self.send(Signal::AppcontextPopped, None)?;

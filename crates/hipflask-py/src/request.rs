@@ -303,6 +303,23 @@ impl RequestBase {
         Ok(copy)
     }
 
+    /// The parsed JSON, as ``get_json`` keeps it: without and with ``silent``; an ellipsis where nothing is kept.
+    #[getter(_cached_json)]
+    fn kept_json<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyAny>, Bound<'py, PyAny>) {
+        let (py, this, any) = (slf.py(), slf.get(), slf.as_any());
+        let kept = |slot: &Slot| slot.get(any).unwrap_or_else(|| py.Ellipsis().into_bound(py));
+        (kept(&this.cached_json), kept(&this.cached_silent_json))
+    }
+
+    #[setter(_cached_json)]
+    fn keep_json(slf: &Bound<'_, Self>, kept: (Bound<'_, PyAny>, Bound<'_, PyAny>)) {
+        let (this, any) = (slf.get(), slf.as_any());
+        for (slot, value) in [(&this.cached_json, kept.0), (&this.cached_silent_json, kept.1)] {
+            let value = (!value.is(value.py().Ellipsis())).then(|| value.unbind());
+            drop(slot.set(any, value));
+        }
+    }
+
     /// Whether there is a WSGI environ: an engine's request has none until somebody asks for it.
     #[getter]
     fn _has_environ(slf: &Bound<'_, Self>) -> bool {

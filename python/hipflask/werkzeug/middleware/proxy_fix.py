@@ -54,32 +54,30 @@ class ProxyFix:
         kept = ("REMOTE_ADDR", "wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME")
         environ["werkzeug.proxy_fix.orig"] = {key: environ.get(key) for key in kept}
 
-        if address := self._trusted(environ, "FOR", self.x_for):
+        if address := self._get_real_value(self.x_for, environ.get("HTTP_X_FORWARDED_FOR")):
             environ["REMOTE_ADDR"] = address
-        if scheme := self._trusted(environ, "PROTO", self.x_proto):
+        if scheme := self._get_real_value(self.x_proto, environ.get("HTTP_X_FORWARDED_PROTO")):
             environ["wsgi.url_scheme"] = scheme
-        if host := self._trusted(environ, "HOST", self.x_host):
+        if host := self._get_real_value(self.x_host, environ.get("HTTP_X_FORWARDED_HOST")):
             name, port = _split_port(host)
             environ["HTTP_HOST"] = host
             environ["SERVER_NAME"] = name
             if port is not None:
                 environ["SERVER_PORT"] = port
-        if port := self._trusted(environ, "PORT", self.x_port):
+        if port := self._get_real_value(self.x_port, environ.get("HTTP_X_FORWARDED_PORT")):
             if host := environ.get("HTTP_HOST"):
                 environ["HTTP_HOST"] = f"{_split_port(host)[0]}:{port}"
             environ["SERVER_PORT"] = port
-        if prefix := self._trusted(environ, "PREFIX", self.x_prefix):
+        if prefix := self._get_real_value(self.x_prefix, environ.get("HTTP_X_FORWARDED_PREFIX")):
             environ["SCRIPT_NAME"] = prefix
         return self.app(environ, start_response)
 
-    @staticmethod
-    def _trusted(environ: WSGIEnvironment, field: str, proxies: int) -> str | None:
-        """The value that the outermost trusted proxy appended, if it did."""
-        value = environ.get(f"HTTP_X_FORWARDED_{field}")
-        if not proxies or not value:
+    def _get_real_value(self, trusted: int, value: str | None) -> str | None:
+        """The value that the outermost of so many trusted proxies appended to a field, if it did."""
+        if not trusted or not value:
             return None
         values = parse_list_header(value)
-        return values[-proxies] if len(values) >= proxies else None
+        return values[-trusted] if len(values) >= trusted else None
 
 
 def _split_port(host: str) -> tuple[str, str | None]:

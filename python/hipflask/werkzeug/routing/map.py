@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import count
 from operator import methodcaller
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, overload
+from weakref import WeakSet
 
 from ... import _core
 from ..datastructures import ImmutableDict
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+    from typing_extensions import Self
 
     from ..wrappers.request import Request
     from .converters import BaseConverter
@@ -51,6 +54,8 @@ class Map(_core.MapBase):
     default_converters: Mapping[str, type[BaseConverter]] = ImmutableDict(DEFAULT_CONVERTERS)
     """The converters that every map of this class has."""
 
+    _sharers: WeakSet[Map] | None = None
+
     lock_class = Lock
     """Makes the lock that is held while the map is compiled."""
 
@@ -67,7 +72,7 @@ class Map(_core.MapBase):
         host_matching: bool = False,
     ) -> None:
         self._rules_by_endpoint: dict[Any, list[Rule]] = {}
-        self._added = 0
+        self._places = count(1)
         self._remap_lock = self.lock_class()
         self.default_subdomain = default_subdomain
         self.strict_slashes = strict_slashes
@@ -79,6 +84,17 @@ class Map(_core.MapBase):
         self.sort_key = sort_key
         for factory in rules or ():
             self.add(factory)
+
+    def __copy__(self) -> Self:
+        """A map with settings of its own and the same rules: one that is added to either is in both."""
+        copy = type(self).__new__(type(self))
+        if self._sharers is None:
+            self._sharers = WeakSet((self,))
+        vars(copy).update(vars(self))
+        self._sharers.add(copy)
+        copy.merge_slashes = self.merge_slashes
+        copy.host_matching = self.host_matching
+        return copy
 
     def is_endpoint_expecting(self, endpoint: Any, *arguments: str) -> bool:
         """Tell whether some rule of the endpoint has all these variables.
@@ -113,10 +129,10 @@ class Map(_core.MapBase):
         for rule in rulefactory.get_rules(self):
             rule.bind(self)
             with self._remap_lock:
-                self._added += 1
-                rule._place = self._added
+                rule._place = next(self._places)
                 self._rules_by_endpoint.setdefault(rule.endpoint, []).append(rule)
-                self._remap = True
+                for sharer in self._sharers or (self,):
+                    sharer._remap = True
 
     def bind(
         self,
@@ -229,6 +245,13 @@ class MapAdapter(_core.MapAdapterBase):
     """
 
     map: Map
+
+    def __copy__(self) -> Self:
+        bound = (self.map, self.server_name, self.script_name, self.subdomain, self.url_scheme)
+        copy = type(self)(*bound, self.path_info, self.default_method, self.query_args)
+        copy.websocket = self.websocket
+        vars(copy).update(vars(self))
+        return copy
 
     def dispatch(
         self,

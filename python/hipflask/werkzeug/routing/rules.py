@@ -9,6 +9,7 @@ from .converters import ValidationError, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import CodeType
 
     from .converters import BaseConverter
     from .map import Map
@@ -266,6 +267,14 @@ class Rule(RuleFactory):
         )
         self._trace = self._compiled.trace
         self._converters = self._compiled.converters
+
+    @staticmethod
+    def _get_func_code(code: CodeType, name: str) -> Callable[..., tuple[str, str]]:
+        """The function of this name that compiled code defines. Rules need none here; others call it."""
+        names: dict[str, Any] = {}
+        exec(code, {}, names)
+        function: Callable[..., tuple[str, str]] = names[name]
+        return function
 
     def build(self, values: Mapping[str, Any], append_unknown: bool = True) -> tuple[str, str] | None:
         """Return subdomain (or host) and path for these values, or None if a converter refuses one."""
