@@ -463,6 +463,18 @@ def test_routes_tell_how_each_is_served(runner, middleware):
     assert lanes["later"].rstrip().endswith(f"/later  {usual}{'; ' if middleware else ': '}on the event loop")
 
 
+def test_help_under_the_alias_knows_the_app_that_an_env_file_names(tmp_path):
+    (tmp_path / "shop.py").write_text(
+        "from flask import Flask\ndef create_app(name):\n    app = Flask(name)\n"
+        "    app.cli.command('greet')(lambda: print('hello'))\n    return app\n"
+    )
+    (tmp_path / ".flaskenv").write_text("FLASK_APP=shop.py:create_app('a')\n")
+    done = hip("--as-flask", "--help", cwd=tmp_path)
+    assert "greet" in done.stdout
+    assert done.stderr == ""
+    assert hip("--as-flask", "greet", cwd=tmp_path).stdout == "hello\n"
+
+
 def test_routes_under_the_alias_are_flasks_table_with_the_lanes_below(tmp_path):
     (tmp_path / "app.py").write_text(
         "from flask import Flask\napp = Flask('app', static_folder=None)\n"
@@ -653,7 +665,7 @@ def test_a_good_app_passes_the_check(production):
     assert result.exit_code == 0, result.output
     assert "problem" not in result.output
     assert "advice" not in result.output
-    assert "Lane         fast, for all 1 routes" in result.output
+    assert "Lane         fast, for /static/<path:filename>" in result.output
 
 
 PROBLEMS = [

@@ -599,12 +599,14 @@ class FlaskGroup(AppGroup):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the options, those that find the application before help is printed."""
-        wants_help = len(args) == 1 and args[0] in self.get_help_option_names(ctx)
-        if wants_help or (not args and self.no_args_is_help):
+        others = [arg for arg in args if arg != "--as-flask"]
+        wants_help = len(others) == 1 and others[0] in self.get_help_option_names(ctx)
+        if wants_help or (not others and self.no_args_is_help):
             # Help ends the parsing before values from the environment are looked at.
+            given = {"as_flask": True} if len(others) < len(args) else {}
             for option in (_as_flask_option, _env_file_option, _app_option):
                 if option in self.params:
-                    option.handle_parse_result(ctx, {}, [])
+                    option.handle_parse_result(ctx, given if option is _as_flask_option else {}, [])
         return super().parse_args(ctx, args)
 
 
@@ -1009,7 +1011,9 @@ def check_command(info: ScriptInfo, import_path: str | None, line: str | None, s
 def _about_lane(lane: str, routes: list[str], count: int) -> str:
     kind, colon, reason = lane.partition(": ")
     which = ", ".join(routes[:5]) + (f" and {len(routes) - 5} more" if len(routes) > 5 else "")
-    return f"{kind}, for {f'all {count} routes' if len(routes) == count else which}{colon}{reason}"
+    if len(routes) == count > 1:
+        which = f"all {count} routes"
+    return f"{kind}, for {which}{colon}{reason}"
 
 
 def _print_list(heading: str, items: list[str]) -> None:
