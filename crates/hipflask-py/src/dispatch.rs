@@ -43,6 +43,8 @@ pub(crate) struct Dispatcher {
     routing: Option<Routing>,
     /// Run times of what has no rule of its own: routing errors, and the full lane as a whole.
     unrouted: Arc<RouteHistory>,
+    /// For handshakes of WebSockets.
+    handshakes: Arc<RouteHistory>,
     /// Given to the event loop as soon as a view needs it; whether it has been.
     later: Mutex<Option<(Py<LaterLine>, bool)>>,
 }
@@ -64,7 +66,13 @@ impl Dispatcher {
             }
             None => None,
         };
-        Ok(Self { plan, routing, unrouted: Arc::new(RouteHistory::new(None)), later: Mutex::new(None) })
+        Ok(Self {
+            plan,
+            routing,
+            unrouted: Arc::new(RouteHistory::new(None)),
+            handshakes: Arc::new(RouteHistory::later()),
+            later: Mutex::new(None),
+        })
     }
 
     /// The app.
@@ -100,6 +108,11 @@ impl Dispatcher {
         if !self.routing.as_ref().is_some_and(|routing| routing.current().has_later) {
             return Ok(());
         }
+        self.attend_now(py)
+    }
+
+    /// Brings the event loop in if it has not been told.
+    pub(crate) fn attend_now(&self, py: Python<'_>) -> PyResult<()> {
         let line = match &mut *self.later.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((line, attended)) if !*attended => {
                 *attended = true;
@@ -108,6 +121,11 @@ impl Dispatcher {
             _ => return Ok(()),
         };
         py.import(intern!(py, "hipflask.loop"))?.call_method1(intern!(py, "attend"), (line,)).map(drop)
+    }
+
+    /// Whether the view that was found runs on the event loop.
+    pub(crate) fn is_later(&self, ticket: &Ticket) -> bool {
+        matches!(ticket, Ticket::Found(matched) if matched.is_later())
     }
 
     /// Looks again what may be answered without the app, after a request.
@@ -138,6 +156,8 @@ impl Dispatcher {
             }
         };
         let history = match &ticket {
+            // A WebSocket outlives its call: whoever calls the view gets the connection with the request.
+            _ if head.is_websocket() => Some(Arc::clone(&self.handshakes)),
             Ticket::Found(matched) => matched.history(),
             Ticket::Ask => None,
         };
@@ -152,7 +172,7 @@ impl Dispatcher {
     pub(crate) fn call(&self, py: Python<'_>, request: Request<Ticket>, reply: &mut Reply<'_>) {
         let Request { head, body, ticket, conn } = request;
         serve::note_body(matches!(body, Body::Stream(_)));
-        let engine = EngineRequest { head, body, conn };
+        let engine = EngineRequest { head, body, conn, handoff: None };
         let answered = match (&self.plan.hooks, ticket) {
             (Some(hooks), Ticket::Found(found)) => self.fast(py, hooks, engine, Some(&found), reply),
             (Some(hooks), Ticket::Ask) => {
@@ -225,7 +245,7 @@ impl Dispatcher {
     }
 
     /// Rules may still be added while the app serves; the engine sees them with the next request.
-    fn refresh(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn refresh(&self, py: Python<'_>) -> PyResult<()> {
         if let (Some(routing), Some(hooks)) = (&self.routing, &self.plan.hooks)
             && !routing.current().is_current(routing.map.get())
         {

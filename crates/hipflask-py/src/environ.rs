@@ -17,6 +17,7 @@ use pyo3::{IntoPyObjectExt, intern};
 
 use crate::body::{self, InputStream, Shared};
 use crate::headers::FieldSource;
+use crate::websocket::{Handoff, Handshake};
 
 /// What the server hands over.
 pub(crate) struct EngineRequest {
@@ -26,6 +27,8 @@ pub(crate) struct EngineRequest {
     pub(crate) body: Body,
     /// The connection's ends.
     pub(crate) conn: Arc<ConnInfo>,
+    /// There if the connection can become a WebSocket.
+    pub(crate) handoff: Option<Arc<Handoff>>,
 }
 
 /// The same, shared by the request object, its headers and its environ.
@@ -34,17 +37,19 @@ pub(crate) struct Engine {
     pub(crate) conn: Arc<ConnInfo>,
     pub(crate) body: OnceLock<Shared>,
     arrived: std::sync::Mutex<Option<Body>>,
+    handoff: Option<Arc<Handoff>>,
     environ: OnceLock<Py<PyDict>>,
 }
 
 impl Engine {
     pub(crate) fn new(request: EngineRequest) -> Self {
-        let EngineRequest { head, body, conn } = request;
+        let EngineRequest { head, body, conn, handoff } = request;
         Self {
             head,
             conn,
             body: OnceLock::new(),
             arrived: std::sync::Mutex::new(Some(body)),
+            handoff,
             environ: OnceLock::new(),
         }
     }
@@ -143,6 +148,10 @@ impl Engine {
         environ.set_item(intern!(py, "wsgi.multithread"), true)?;
         environ.set_item(intern!(py, "wsgi.multiprocess"), false)?;
         environ.set_item(intern!(py, "wsgi.run_once"), false)?;
+        if let Some(handoff) = &self.handoff {
+            let handshake = Handshake::new(head, Arc::clone(handoff));
+            environ.set_item(intern!(py, "hipflask.websocket"), Bound::new(py, handshake)?)?;
+        }
         self.fields(&environ)?;
         Ok(environ)
     }

@@ -22,6 +22,7 @@ use crate::dispatch::{Dispatcher, Exchange, Ticket, View};
 use crate::plan::Hooks;
 use crate::request::{self, EngineRequest, RequestBase};
 use crate::serve;
+use crate::websocket::Handoff;
 
 thread_local! {
     static IS_LOOP: Cell<bool> = const { Cell::new(false) };
@@ -43,6 +44,8 @@ enum Waiting {
     Request(Box<(Request<Ticket>, Deferred)>),
     /// The client of this request is gone.
     Gone(u64),
+    /// Something that a task waits for has come.
+    Ring(Arc<Ring>),
 }
 
 /// The requests that wait for the loop, and how it is woken.
@@ -76,6 +79,11 @@ impl Line {
         self.add(Waiting::Gone(token));
     }
 
+    /// Tells a task that what it waits for has come. Detached, from the engine's threads.
+    pub(crate) fn ring(&self, ring: Arc<Ring>) {
+        self.add(Waiting::Ring(ring));
+    }
+
     fn add(&self, waiting: Waiting) {
         locked(&self.waiting).push(waiting);
         if !self.told.swap(true, Ordering::SeqCst) {
@@ -92,6 +100,22 @@ impl Line {
             self.told.store(false, Ordering::SeqCst);
         }
         std::mem::take(&mut *locked(&self.waiting))
+    }
+}
+
+/// A function to be called once, on the loop.
+pub(crate) struct Ring(Mutex<Option<Py<PyAny>>>);
+
+impl Ring {
+    pub(crate) fn new(call: Py<PyAny>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Some(call))))
+    }
+
+    fn call(&self, py: Python<'_>) {
+        let call = locked(&self.0).take();
+        if let Some(Err(error)) = call.map(|call| call.call0(py)) {
+            serve::log_error(py, &error, "in the event loop");
+        }
     }
 }
 
@@ -124,12 +148,13 @@ impl LaterLine {
         for waiting in self.line.take() {
             match waiting {
                 Waiting::Gone(token) => drop(gone.call1((token,))?),
+                Waiting::Ring(ring) => ring.call(py),
                 Waiting::Request(both) => {
                     let (request, deferred) = *both;
                     let exchange = LaterExchange {
                         dispatcher: Arc::clone(&self.dispatcher),
                         token: deferred.token(),
-                        deferred: Mutex::new(Some(deferred)),
+                        handoff: Handoff::new(deferred, &self.dispatcher, &self.line),
                         request: Mutex::new(Some(request)),
                         begun: OnceLock::new(),
                         rest: Mutex::default(),
@@ -168,7 +193,7 @@ struct LaterExchange {
     /// The exchange's name among those under way.
     #[pyo3(get)]
     token: u64,
-    deferred: Mutex<Option<Deferred>>,
+    handoff: Arc<Handoff>,
     request: Mutex<Option<Request<Ticket>>>,
     begun: OnceLock<Begun>,
     /// What is left to do with the response once its context is gone.
@@ -207,10 +232,9 @@ impl LaterExchange {
     /// Writes a response, in the place of one written before.
     fn write(&self, run: impl FnOnce(&mut Reply<'_>) -> PyResult<()>) -> PyResult<()> {
         // Not locked while `run` runs Python.
-        let deferred = locked(&self.deferred).take();
-        let Some(mut deferred) = deferred else { return Ok(()) };
+        let Some(mut deferred) = self.handoff.take() else { return Ok(()) };
         let written = deferred.write(run);
-        *locked(&self.deferred) = Some(deferred);
+        self.handoff.put_back(deferred);
         written.map(drop)
     }
 
@@ -272,7 +296,8 @@ impl LaterExchange {
         };
         let hooks = self.hooks()?;
         let Request { head, body, ticket, conn } = request;
-        let engine = EngineRequest { head, body, conn };
+        let handoff = head.is_websocket().then(|| Arc::clone(&self.handoff));
+        let engine = EngineRequest { head, body, conn, handoff };
         let is_options = engine.head.method() == b"OPTIONS";
         let has_session_cookie = hooks.has_session_cookie(py, &engine.head)?;
         let request = request::from_engine(py, hooks.request_class.bind(py), engine)?;
@@ -399,8 +424,7 @@ impl LaterExchange {
             None => {}
         }
         let response = locked(&self.response).take();
-        let deferred = locked(&self.deferred).take();
-        if let Some(mut deferred) = deferred {
+        if let Some(mut deferred) = self.handoff.take() {
             if let Some(response) = response {
                 let response = response.bind(py);
                 match self.within(py, |exchange, _| exchange.after_response(response)) {

@@ -30,6 +30,7 @@ mod unattended;
 mod upload;
 mod url_for;
 mod watch;
+mod websocket;
 mod wsgi;
 
 use pyo3::prelude::*;
@@ -58,5 +59,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     session::register(module)?;
     settings::register(module)?;
     url_for::register(module)?;
-    watch::register(module)
+    watch::register(module)?;
+    websocket::register(module)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hipflask_http::RequestHead;
 use hipflask_router::{Found, Outcome, Refusal, Value};
-use hipflask_server::{FileReply, Root, RouteHistory};
+use hipflask_server::{FileReply, Lane, Root, RouteHistory};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -200,6 +200,11 @@ impl Matched {
     /// The run times of the rule's view.
     pub(crate) fn history(&self) -> Option<Arc<RouteHistory>> {
         self.routes.rules.get(self.found.rule).map(|known| Arc::clone(&known.history))
+    }
+
+    /// Whether the view runs on the event loop.
+    pub(crate) fn is_later(&self) -> bool {
+        self.history().is_some_and(|history| history.lane() == Lane::Later)
     }
 
     /// Whether OPTIONS is answered for the view.

@@ -23,6 +23,7 @@ use pyo3::types::PyDict;
 use crate::dispatch::{Dispatcher, Ticket};
 use crate::later::{LaterLine, Line};
 use crate::settings;
+use crate::websocket::Threads;
 
 /// An interpreter thread state that belongs to one serving thread.
 pub(crate) struct Thread {
@@ -66,6 +67,7 @@ struct Application {
     dispatcher: Arc<Dispatcher>,
     /// Requests on their way to the event loop.
     line: Arc<Line>,
+    websockets: Arc<Threads>,
     access_log: Option<Mutex<AccessLog>>,
     /// Called after a number of requests.
     on_served: Option<Py<PyAny>>,
@@ -113,7 +115,11 @@ impl Handler for Application {
     }
 
     fn defer(&self, request: Request<Ticket>, deferred: Deferred) {
-        self.line.request(request, deferred);
+        if request.head.is_websocket() && !self.dispatcher.is_later(&request.ticket) {
+            self.websockets.begin(&self.dispatcher, &self.line, request, deferred);
+        } else {
+            self.line.request(request, deferred);
+        }
     }
 
     fn gone(&self, token: u64) {
@@ -308,6 +314,7 @@ impl PyServer {
             application: Arc::new(Application {
                 dispatcher,
                 line,
+                websockets: Threads::of(app)?,
                 access_log,
                 on_served: served.map(|(_, tell)| tell),
             }),
@@ -321,6 +328,12 @@ impl PyServer {
     #[getter]
     fn addresses(&self) -> Vec<String> {
         self.addresses.clone()
+    }
+
+    /// How many threads are held by views of WebSockets, and how many may be.
+    #[getter]
+    fn websocket_threads(&self) -> (usize, usize) {
+        self.application.websockets.count()
     }
 
     /// Begin to serve, on threads of the engine; returns as soon as the app has prepared to serve.
@@ -376,7 +389,7 @@ impl PyServer {
                     }
                     None => running.wait(),
                 }
-                !running.has_threads()
+                !running.has_threads() && self.application.websockets.wait(wait.unwrap_or(grace))
             })
         });
         self.application.dispatcher.serve_no_later(py)?;

@@ -30,6 +30,8 @@ struct Upgrade {
     /// When the protocol's timer rings; not known before it was asked.
     tick: Option<Instant>,
     asked: bool,
+    /// The protocol knows that the server stops.
+    told: bool,
     paused: bool,
     /// There are bytes that the protocol has not seen.
     fresh: bool,
@@ -42,6 +44,7 @@ impl Outflow {
             outlet: outlet.clone(),
             tick: None,
             asked: false,
+            told: false,
             paused: false,
             fresh: true,
         });
@@ -110,7 +113,14 @@ impl Outflow {
         self.shared.took(count);
     }
 
-    pub(crate) fn say_farewell(&self) {
+    /// The server stops. Detached.
+    pub(crate) fn say_farewell(&mut self) {
+        if let Some(upgrade) = &mut self.upgrade
+            && !std::mem::replace(&mut upgrade.told, true)
+        {
+            let Upgrade { protocol, outlet, .. } = upgrade;
+            drop(catch_unwind(AssertUnwindSafe(|| protocol.stops(outlet))));
+        }
         self.shared.say_farewell();
     }
 

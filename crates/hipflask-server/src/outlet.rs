@@ -148,6 +148,11 @@ pub trait Upgraded: Send {
         None
     }
 
+    /// The server begins to stop. Called once; what the protocol has to say it says now, and then finishes.
+    fn stops(&mut self, outlet: &Outlet) {
+        let _ = outlet;
+    }
+
     /// The connection is over, in whatever way. Called once.
     fn gone(&mut self);
 }
@@ -276,6 +281,21 @@ impl Outlet {
         }
         if state.queued > 0 && state.queued.saturating_add(piece.length()) > state.most {
             return Err(OutletError::Full);
+        }
+        state.push(piece);
+        Shared::wake(state);
+        Ok(())
+    }
+
+    /// As [`Outlet::send`], however much waits already: for those who look at [`Outlet::queued`] before.
+    ///
+    /// # Errors
+    ///
+    /// Nothing can be sent any more.
+    pub fn give(&self, piece: Piece) -> Result<(), OutletError> {
+        let mut state = self.0.lock();
+        if state.stage != Stage::Open {
+            return Err(OutletError::Gone);
         }
         state.push(piece);
         Shared::wake(state);

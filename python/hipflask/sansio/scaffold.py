@@ -16,7 +16,7 @@ from ..werkzeug.exceptions import HTTPException, default_exceptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, TypeVar
 
     from click import Group
@@ -224,6 +224,48 @@ class Scaffold:
         def decorator(f: T_route) -> T_route:
             endpoint = options.pop("endpoint", None)
             self.add_url_rule(rule, endpoint, f, **options)
+            return f
+
+        return decorator
+
+    @setupmethod
+    def websocket(
+        self,
+        rule: str,
+        *,
+        subprotocols: Iterable[str] = (),
+        origins: str | Iterable[str] | None = None,
+        max_message_size: int | None = None,
+        compression: bool | None = None,
+        ping_interval: float | None = None,
+        ping_timeout: float | None = None,
+        **options: Any,
+    ) -> Callable[[F], F]:
+        """Decorate a view of WebSockets: call it with a socket, and the values from the URL.
+
+        A sync function gets a `hipflask.websocket.WebSocket`, an `async def` function an `AsyncWebSocket`.
+        What is not given is taken from the configuration.
+
+        Args:
+            rule: The path, with variable parts such as `<room>`.
+            subprotocols: Those that the view speaks, the favourite first.
+            origins: Pages that may connect, such as `https://example.com`; `"*"` lets all. By default
+                `WEBSOCKET_ORIGINS`, else only pages of the same host.
+            max_message_size: The most bytes of a message from the client; `WEBSOCKET_MAX_MESSAGE_SIZE`,
+                1 MiB.
+            compression: Whether messages may be compressed; `WEBSOCKET_COMPRESSION`, True.
+            ping_interval: Seconds between pings, 0 for none; `WEBSOCKET_PING_INTERVAL`, 25.
+            ping_timeout: Seconds that a client has to answer one; `WEBSOCKET_PING_TIMEOUT`, 20.
+            options: `endpoint` and whatever else `add_url_rule` takes.
+        """
+
+        def decorator(f: F) -> F:
+            from ..websocket import Options, view_of
+
+            endpoint = options.pop("endpoint", None)
+            given = Options(subprotocols, origins, max_message_size, compression, ping_interval, ping_timeout)
+            options.setdefault("provide_automatic_options", False)
+            self.add_url_rule(rule, endpoint, view_of(f, given), websocket=True, **options)
             return f
 
         return decorator
