@@ -100,6 +100,11 @@ def test_no_file_is_longer_than_1200_lines() -> None:
     assert {name: count for name, count in counts.items() if count > 1200} == {}
 
 
+def test_no_merge_was_left_half_done() -> None:
+    marks = tuple(mark * 7 + " " for mark in "<>")
+    assert [name for name, text in texts() if any(line.startswith(marks) for line in text.splitlines())] == []
+
+
 def test_nothing_names_the_machine_that_it_was_made_on() -> None:
     places = [f"{ROOT}/", f"{Path.home()}/.", f"{sys.prefix}/"]
     assert [name for name, text in texts() if any(place in text for place in places)] == []
