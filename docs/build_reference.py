@@ -34,7 +34,16 @@ MODULES = {
     ],
     "Requests and responses": ["wrappers", "json", "json.provider", "json.tag", "signals"],
     "Tools": ["testing", "cli", "alias", "logging"],
-    "Serving": ["serving", "supervisor", "worker", "listening", "process", "settings", "setting_types"],
+    "Serving": [
+        "serving",
+        "supervisor",
+        "worker",
+        "listening",
+        "process",
+        "settings",
+        "setting_types",
+        "tls",
+    ],
     "Werkzeug's part": [
         *("werkzeug.exceptions", "werkzeug.datastructures", "werkzeug.routing", "werkzeug.wrappers"),
         *("werkzeug.http", "werkzeug.utils", "werkzeug.security", "werkzeug.local", "werkzeug.urls"),

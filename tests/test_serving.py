@@ -203,7 +203,10 @@ MISTAKES = [
     (["--app", "hello", "--host", "192.0.2.1"], "is not an address of this machine"),
     (["--app", "hello", "--host", "unix:missing/socket"], "There is no directory for unix:missing/socket"),
     (["--app", "hello", "--port", "65536"], "at most 65535 is expected"),
-    (["--app", "hello", "--cert", "adhoc"], "Hipflask does not speak TLS yet"),
+    (
+        ["--app", "hello", "--cert", "hello.py", "--key", "hello.py"],
+        "hello.py has no certificate in PEM format.",
+    ),
     (["--app", "nothing"], "Could not import 'nothing'"),
     (["--app", "hello:nothing"], "Failed to find attribute 'nothing' in 'hello'"),
     (["--app", "hello:index(1)"], "could not be called with the specified arguments"),

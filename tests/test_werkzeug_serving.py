@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -125,7 +126,8 @@ class TestServer:
         [
             ({"threaded": True, "processes": 2}, ValueError),
             ({"processes": 2}, ValueError),
-            ({"ssl_context": "adhoc"}, ValueError),
+            ({"ssl_context": ("no.pem", "no.key")}, ValueError),
+            ({"ssl_context": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)}, TypeError),
         ],
     )
     def test_what_the_engine_cannot_do_is_refused(self, kwargs, error):

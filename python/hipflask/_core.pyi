@@ -1,6 +1,6 @@
 """The native half of Hipflask."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from types import GenericAlias
@@ -588,6 +588,9 @@ class Server:
         settings: dict[str, Any] | None = None,
         shared: bool = False,
         served: tuple[int, Callable[[], object]] | None = None,
+        tls: Tls | None = None,
+        redirects: list[str] = [],
+        redirect_port: int | None = None,
     ) -> Self: ...
     @property
     def addresses(self) -> list[str]: ...
@@ -595,6 +598,22 @@ class Server:
     def websocket_threads(self) -> tuple[int, int]: ...
     def start(self) -> None: ...
     def stop(self, grace: float = 30.0, wait: float | None = None, hand_over: bool = False) -> bool: ...
+
+@final
+class Tls:
+    def __new__(
+        cls,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        client_certs: str = "none",
+        client_ca: str | None = None,
+        client_crl: str | None = None,
+        only_tls13: bool = False,
+    ) -> Self: ...
+    def reload(self) -> None: ...
+
+def self_signed_certificate(names: list[str]) -> tuple[str, str]: ...
+def read_certificate(der: bytes) -> dict[str, Any]: ...
 
 @final
 class JobQueue:

@@ -14,7 +14,6 @@ import re
 import sys
 import traceback
 from functools import update_wrapper
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import click
@@ -669,12 +668,6 @@ def load_dotenv(path: str | os.PathLike[str] | None = None, load_defaults: bool 
 # Types of options.
 
 
-_NO_TLS = (
-    "Hipflask does not speak TLS yet, so --cert cannot be used: put a proxy such as Caddy or nginx in front"
-    " of it, or leave the option out."
-)
-
-
 class CertParamType(click.ParamType):  # type: ignore[type-arg]
     """The value of `--cert`: a file, `adhoc`, or the dotted name of an `ssl.SSLContext`."""
 
@@ -696,10 +689,6 @@ class CertParamType(click.ParamType):  # type: ignore[type-arg]
         except click.BadParameter:
             name = click.STRING(value, param, ctx)
             if name.lower() == "adhoc":
-                try:
-                    import_module("cryptography")
-                except ImportError:
-                    raise click.BadParameter(_NO_TLS, ctx, param) from None
                 return "adhoc"
             from .werkzeug.utils import import_string
 
@@ -752,13 +741,20 @@ def show_server_banner(debug: bool, app_import_path: str | None) -> None:
 
 @click.command("run", short_help="Serve the application.", cls=RunCommand)
 @click.argument("import_path", metavar="[IMPORT]", required=False)
-@click.option("--cert", type=CertParamType(), is_eager=True, help="Refused: TLS is not there yet.")
+@click.option(
+    "--cert",
+    type=CertParamType(),
+    is_eager=True,
+    envvar="HIPFLASK_CERT",
+    help="Speak TLS with this certificate, in PEM format with its chain; 'adhoc' makes one for development.",
+)
 @click.option(
     "--key",
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
     callback=_validate_key,
     expose_value=False,
-    help="Belongs to --cert.",
+    envvar="HIPFLASK_KEY",
+    help="The private key of --cert.",
 )
 @click.option("--reload/--no-reload", default=None, help="Start again when code changes. On in debug mode.")
 @click.option("--debugger/--no-debugger", default=None, help="Show errors in the browser. On in debug mode.")
@@ -812,8 +808,6 @@ def run_command(
     debug = get_debug_flag()
     use_reloader = debug if reload is None else reload
     use_debugger = debug if debugger is None else debugger
-    if cert is not None:
-        raise click.UsageError(_NO_TLS)
     if use_reloader or use_debugger:
         want_one_process(settings, "reloader" if use_reloader else "debugger")
     about = f"{info.app_import_path or settings.app or 'the app'}, debug mode {'on' if debug else 'off'}"

@@ -167,7 +167,12 @@ def open_listeners(settings: Settings) -> list[Listener]:
     from .setting_types import SettingError
 
     try:
-        return open_all(settings.binds(), settings.values)
+        if settings["cert"] is not None or settings["redirect_bind"] is not None:
+            # Before anything else is done: files may be missing, and rights may be given up afterwards.
+            from .tls import of_settings
+
+            of_settings(settings)
+        return open_all(settings.binds() + settings.redirects(), settings.values)
     except (ListenError, PrivilegeError, SettingError) as error:
         fail(str(error), error)
 
@@ -195,11 +200,15 @@ def _warm_up(use_debugger: bool) -> None:
         from .werkzeug import debug  # noqa: F401
 
 
-def ready_line(listeners: list[Listener], about: str) -> str:
+def ready_line(listeners: list[Listener], settings: Settings, about: str) -> str:
     """What to print when the server listens."""
     if os.environ.get(_RELOADS_VARIABLE):
         return " * Ready again"
-    where = " and ".join(listener.address for listener in listeners)
+    redirects = settings.redirects()
+    served = [listener.address for listener in listeners if listener.bind not in redirects]
+    if settings["cert"] is not None:
+        served = [address.replace("http:", "https:", 1) for address in served]
+    where = " and ".join(served)
     return f" * Running on {where} ({about}{'; ' if about else ''}press CTRL+C to quit)"
 
 
@@ -210,9 +219,16 @@ def make_server(
 
     The sockets are the engine's from then on: they are closed here.
     """
+    redirects = settings.redirects()
+    if settings["cert"] is not None:
+        from .tls import of_settings
+
+        more["tls"] = of_settings(settings)
+        more["redirects"] = [listener.number for listener in listeners if listener.bind in redirects]
+        more["redirect_port"] = settings["redirect_port"]
     server = _core.Server(
         app,
-        [listener.number for listener in listeners],
+        [listener.number for listener in listeners if listener.bind not in redirects],
         access_log=bool(settings["access_log"]),
         settings=settings.engine(),
         **more,
@@ -231,7 +247,7 @@ def _serve(
     service: Service | None = None,
     succession: Succession | None = None,
 ) -> None:
-    line = ready_line(listeners, about)
+    line = ready_line(listeners, settings, about)
     server = make_server(app, listeners, settings)
     # The reloader ends the process from the main thread: the engine's threads must be gone before Python is.
     import atexit

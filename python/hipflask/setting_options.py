@@ -12,6 +12,9 @@ from .helpers import get_debug_flag
 from .setting_types import Setting, SettingError, Switch, Texts
 from .settings import BY_NAME, SETTINGS, Settings, check_environment
 
+# What Flask's command has too, and reads by rules of its own.
+_FLASKS = ("cert", "key")
+
 
 class _SettingType(click.ParamType):  # type: ignore[type-arg]
     """The values of a setting, as a flag or a variable has them."""
@@ -34,7 +37,7 @@ class _SettingType(click.ParamType):  # type: ignore[type-arg]
 
 def setting_options() -> list[click.Option]:
     """An option for each setting, in the order of the table."""
-    return [_setting_option(setting) for setting in BY_NAME.values()]
+    return [_setting_option(setting) for setting in BY_NAME.values() if setting.name not in _FLASKS]
 
 
 def _setting_option(setting: Setting) -> click.Option:
@@ -73,8 +76,10 @@ def settings_of(ctx: click.Context) -> Settings:
         click.UsageError: If one does not exist, or cannot have its value.
     """
     given: dict[str, tuple[t.Any, str]] = {}
+    if (cert := ctx.params.get("cert")) is not None:
+        given |= _given_certificate(ctx, cert)
     for name, row in BY_NAME.items():
-        value = ctx.params.get(name)
+        value = ctx.params.get(name) if name not in _FLASKS else None
         if value is None or value == ():
             continue
         variable = row.variable if os.environ.get(row.variable) else f"FLASK_RUN_{name.upper()}"
@@ -93,6 +98,24 @@ def settings_of(ctx: click.Context) -> Settings:
     if get_debug_flag():
         settings.imply("access_log", True, "default, as debug")
     return settings
+
+
+def _given_certificate(ctx: click.Context, cert: t.Any) -> dict[str, tuple[t.Any, str]]:
+    """What `--cert` and `--key` give, as Flask's command reads them.
+
+    Raises:
+        click.UsageError: For a context of Python's TLS.
+    """
+    source = where(ctx, "cert", "HIPFLASK_CERT" if os.environ.get("HIPFLASK_CERT") else "FLASK_RUN_CERT")
+    if isinstance(cert, str):
+        return {"cert": ([cert], source)}
+    if isinstance(cert, tuple):
+        return {"cert": ([cert[0]], source), "key": ([cert[1]], source)}
+    raise click.UsageError(
+        "The server does not use Python's TLS, and an ssl.SSLContext does not give its keys away:"
+        " give the files with --cert and --key.",
+        ctx,
+    )
 
 
 def want_one_process(settings: Settings, why: str) -> None:

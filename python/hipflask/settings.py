@@ -37,7 +37,7 @@ from .setting_types import (
 FILE = "hipflask.toml"
 
 # What processes of Hipflask tell each other.
-_OTHER_VARIABLES = ("listeners", "succeeds", "reloads", "reloader_started", "run_main")
+_OTHER_VARIABLES = ("listeners", "succeeds", "reloads", "reloader_started", "run_main", "adhoc_place")
 
 
 # The table.
@@ -86,6 +86,73 @@ SETTINGS: dict[str, list[Setting]] = {
             "Connections that wait in the kernel until they are accepted.",
             reason="a second's worth; the kernel caps it by net.core.somaxconn",
             beyond="they try again, by TCP's rules",
+        ),
+    ],
+    "TLS": [
+        Setting(
+            "cert",
+            Texts(),
+            None,
+            "Speak TLS with this certificate, in PEM format with its chain; several for several names;"
+            " 'adhoc' makes one for development.",
+            reason="a certificate has to be had first",
+        ),
+        Setting(
+            "key",
+            Texts(),
+            None,
+            "The private keys of the certificates, in the same order.",
+            "in the same files",
+        ),
+        Setting(
+            "client_certs",
+            Choice("none", "optional", "required"),
+            "none",
+            "Whether clients show a certificate.",
+            reason="browsers have none",
+            beyond="the handshake fails",
+        ),
+        Setting("client_ca", Path(), None, "Certificates of those who vouch for clients.", "nobody does"),
+        Setting(
+            "client_crl", Path(), None, "Revocation lists for certificates of clients.", "none is revoked"
+        ),
+        Setting(
+            "min_tls",
+            Choice("1.2", "1.3"),
+            "1.2",
+            "The oldest version of TLS.",
+            reason="some clients have no 1.3, and 1.2 is sound with the ciphers on offer",
+            beyond="the handshake fails",
+        ),
+        Setting(
+            "redirect_bind",
+            Texts(),
+            None,
+            "Where to listen without TLS, only to send clients to where it is: ':80'.",
+            reason="who has a proxy or a private port wants none",
+        ),
+        Setting(
+            "redirect_port",
+            Count(1, 65535),
+            None,
+            "The port that they are sent to.",
+            reason="that of the first address to listen on",
+        ),
+        _engine(
+            "hsts",
+            Kind(),
+            "-",
+            "The field 'Strict-Transport-Security' of encrypted responses, such as 'max-age=31536000';"
+            " '-' for none.",
+            "who has seen it comes back with TLS only, for as long as it says",
+        ),
+        _engine(
+            "handshake_timeout",
+            Seconds(),
+            10.0,
+            "From a connection's beginning to the end of its TLS handshake.",
+            "two round trips and a signature, even over a bad line",
+            "closed",
         ),
     ],
     "Processes": [
@@ -508,6 +575,10 @@ class Settings:
         if host.startswith("unix:"):
             return [host]
         return [f"[{host}]:{self['port']}" if ":" in host else f"{host}:{self['port']}"]
+
+    def redirects(self) -> list[str]:
+        """Where to listen only to send clients to where TLS is."""
+        return list(self["redirect_bind"] or ())
 
     def _rank(self, name: str) -> int:
         """How much weight a setting's source has."""

@@ -288,7 +288,10 @@ class Supervisor:
         if not self.announced and sum(each.serves for each in self.workers.values()) >= self.target:
             self.announced = True
             number = f"{self.target} worker{'s' if self.target > 1 else ''}"
-            print(ready_line(self.listeners, ", ".join(filter(None, (self.about, number)))), flush=True)
+            print(
+                ready_line(self.listeners, self.settings, ", ".join(filter(None, (self.about, number)))),
+                flush=True,
+            )
             self.service.ready(f"Serving with {number}")
             self.succession.ready()
 
@@ -499,7 +502,9 @@ class Supervisor:
         self.service.reloading()
         try:
             self.settings.read()
-            self.listeners, unwanted = change(self.listeners, self.settings.binds(), self.settings.values)
+            self.listeners, unwanted = change(
+                self.listeners, self.settings.binds() + self.settings.redirects(), self.settings.values
+            )
         except (ListenError, SettingError, PrivilegeError) as error:
             self.log.error("the settings stay as they were: %s", error)
             self.service.ready("Serving; the last reload failed")

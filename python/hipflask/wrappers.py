@@ -11,6 +11,7 @@ from .werkzeug.wrappers import Request as RequestBase
 from .werkzeug.wrappers import Response as ResponseBase
 
 if TYPE_CHECKING:
+    from .tls import ClientCertificate
     from .werkzeug.exceptions import HTTPException
     from .werkzeug.routing import Rule
 
@@ -35,6 +36,16 @@ class Request(RequestBase):
     endpoint: str | None = _RequestBase._endpoint
     blueprint: str | None = _RequestBase._blueprint
     blueprints: list[str] = _RequestBase._blueprints
+
+    @property
+    def client_cert(self) -> ClientCertificate | None:
+        """The certificate that the client has shown to a server that asks for one, verified; else None."""
+        pem = self.environ.get("SSL_CLIENT_CERT")
+        if not pem:
+            return None
+        from .tls import ClientCertificate
+
+        return ClientCertificate.from_pem(pem)
 
     def _load_form_data(self) -> None:
         super()._load_form_data()

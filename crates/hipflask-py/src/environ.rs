@@ -134,6 +134,16 @@ impl Engine {
             environ.set_item(intern!(py, "REMOTE_ADDR"), peer.ip().to_string())?;
             environ.set_item(intern!(py, "REMOTE_PORT"), peer.port().to_string())?;
         }
+        if let Some(tls) = &self.conn.tls {
+            environ.set_item(intern!(py, "HTTPS"), intern!(py, "on"))?;
+            environ.set_item(intern!(py, "SSL_PROTOCOL"), tls.version)?;
+            environ.set_item(intern!(py, "SSL_CIPHER"), tls.cipher)?;
+            let verified = if tls.client_certificate.is_some() { "SUCCESS" } else { "NONE" };
+            environ.set_item(intern!(py, "SSL_CLIENT_VERIFY"), verified)?;
+            if let Some(certificate) = &tls.client_certificate {
+                environ.set_item(intern!(py, "SSL_CLIENT_CERT"), crate::tls::pem(certificate))?;
+            }
+        }
         environ.set_item(intern!(py, "wsgi.version"), (1, 0))?;
         environ.set_item(intern!(py, "wsgi.url_scheme"), self.scheme())?;
         let input = InputStream::new(Arc::clone(self.body()), false, None);

@@ -26,6 +26,7 @@ mod serve;
 mod session;
 mod settings;
 mod slot;
+mod tls;
 mod unattended;
 mod upload;
 mod url_for;
@@ -58,6 +59,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     serve::register(module)?;
     session::register(module)?;
     settings::register(module)?;
+    tls::register(module)?;
     url_for::register(module)?;
     watch::register(module)?;
     websocket::register(module)

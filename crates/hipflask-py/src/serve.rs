@@ -23,6 +23,7 @@ use pyo3::types::PyDict;
 use crate::dispatch::{Dispatcher, Ticket};
 use crate::later::{LaterLine, Line};
 use crate::settings;
+use crate::tls::PyTls;
 use crate::websocket::Threads;
 
 /// An interpreter thread state that belongs to one serving thread.
@@ -274,8 +275,12 @@ impl PyServer {
     ///     settings: Further settings by name (see ``engine_settings``).
     ///     shared: Whether other processes accept from the same listeners.
     ///     served: A number of requests, and what to call after so many.
+    ///     tls: What is needed to speak TLS on all of ``binds``.
+    ///     redirects: Where to listen only to send clients to the first of ``binds``.
+    ///     redirect_port: The port to send them to, if it is another one for them.
     #[new]
-    #[pyo3(signature = (app, binds, *, threads=None, access_log=false, settings=None, shared=false, served=None))]
+    #[pyo3(signature = (app, binds, *, threads=None, access_log=false, settings=None, shared=false, served=None,
+        tls=None, redirects=Vec::new(), redirect_port=None))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords to Python")]
     fn new(
         app: &Bound<'_, PyAny>,
@@ -285,15 +290,15 @@ impl PyServer {
         settings: Option<&Bound<'_, PyDict>>,
         shared: bool,
         served: Option<(u64, Py<PyAny>)>,
+        tls: Option<&Bound<'_, PyTls>>,
+        redirects: Vec<String>,
+        redirect_port: Option<u16>,
     ) -> PyResult<Self> {
         let mut config = server::Config {
-            binds: binds
-                .into_iter()
-                .map(|bind| parse_bind(&bind))
-                .collect::<PyResult<Vec<_>>>()?
-                .into_iter()
-                .flatten()
-                .collect(),
+            binds: parse_binds(&binds)?,
+            redirect_binds: parse_binds(&redirects)?,
+            redirect_port,
+            tls: tls.map(|tls| Arc::clone(&tls.get().tls)),
             tell_answers: access_log,
             shared,
             tell_after: served.as_ref().map(|(number, _)| *number),
@@ -429,6 +434,11 @@ fn os_error(error: std::io::Error) -> PyErr {
         Some(number) => PyOSError::new_err((number, error.to_string())),
         None => error.into(),
     }
+}
+
+fn parse_binds(texts: &[String]) -> PyResult<Vec<server::Bind>> {
+    let found: Vec<_> = texts.iter().map(|text| parse_bind(text)).collect::<PyResult<_>>()?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// Where a text says to listen: a name may stand for several addresses.

@@ -134,6 +134,8 @@ settings! {
     "threads" => threads, 1;
     "queue" => queue, 1;
     "max_connections" => max_connections, 1;
+    "handshake_timeout" => timeouts.handshake, 1;
+    "hsts" => hsts, 0;
     "header_timeout" => timeouts.header, 1;
     "body_timeout" => timeouts.body, 1;
     "body_rate" => timeouts.body_rate, 1;

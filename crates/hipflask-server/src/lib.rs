@@ -37,4 +37,4 @@ pub use history::{Lane, RouteHistory};
 pub use outlet::{Outlet, OutletError, Piece, Upgraded};
 pub use reply::{FieldError, Reply};
 pub use server::{Bound, Running, Server};
-pub use tls::{Certificate, ClientAuth, KeyPair, Tls, TlsError, TlsFiles, TlsInfo};
+pub use tls::{Certificate, ClientAuth, KeyPair, Tls, TlsError, TlsFiles, TlsInfo, self_signed};

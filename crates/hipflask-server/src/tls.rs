@@ -305,6 +305,27 @@ impl ResolvesServerCert for Names {
     }
 }
 
+/// Makes a certificate for these names that vouches for itself, good for a year, and its key; both in PEM. For
+/// development: no client trusts it unless told to.
+///
+/// # Errors
+///
+/// A name is none.
+pub fn self_signed(names: Vec<String>) -> Result<(String, String), TlsError> {
+    let wrong = |error: rcgen::Error| TlsError(format!("No certificate can be made: {error}."));
+    let mut parameters = rcgen::CertificateParams::new(names).map_err(wrong)?;
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.distinguished_name.push(rcgen::DnType::OrganizationName, "Development Certificate");
+    // Some browsers refuse what is good for longer.
+    let now = SystemTime::now();
+    parameters.not_before = (now - Duration::from_secs(86_400)).into();
+    parameters.not_after = (now + Duration::from_secs(365 * 86_400)).into();
+    parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let key = rcgen::KeyPair::generate().map_err(wrong)?;
+    let certificate = parameters.self_signed(&key).map_err(wrong)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
 /// Why a session ended, for the log.
 fn reason(error: &Error) -> &'static str {
     match error {

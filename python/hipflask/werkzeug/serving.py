@@ -2,8 +2,8 @@
 
 `run_simple` and `make_server` bind the socket here, so that it survives a reload and its errors are told in
 plain words, and hand it to `hipflask._core.Server`. Does not parse HTTP and does not schedule requests: the
-engine does. The engine does not speak TLS: a server with an `ssl_context` is refused, while the functions
-that make certificates work.
+engine does. The engine does not use Python's TLS: of `ssl_context` it takes files or `adhoc`, not an
+`ssl.SSLContext`.
 
 Implements: werkzeug.serving (3.1).
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.x509 import Certificate
 
-    from .._core import Server
+    from .._core import Server, Tls
 
     _TSSLContextArg = ssl.SSLContext | tuple[str, str | None] | str
 
@@ -107,17 +107,19 @@ class BaseWSGIServer:
         app: The application.
         handler: What logs the requests.
         passthrough_errors: Stop serving and raise what an application raises.
-        ssl_context: Must be None.
+        ssl_context: Certificate and key as paths, or `adhoc`.
         fd: A listening socket to use instead of a new one.
 
     Raises:
         SystemExit: If the address is in use or not ours; the reason is printed.
-        ValueError: If TLS is wanted.
+        ValueError: If a certificate is no good.
+        TypeError: If it is an `ssl.SSLContext`.
     """
 
     multithread = False
     multiprocess = False
     request_queue_size = LISTEN_QUEUE
+    _tls: Tls | None = None
 
     def __init__(
         self,
@@ -140,9 +142,9 @@ class BaseWSGIServer:
         self.address_family = select_address_family(host, port)
         self.ssl_context = ssl_context
         if ssl_context is not None:
-            raise ValueError(
-                "This server does not speak TLS. Put a proxy in front of it, or drop ssl_context."
-            )
+            from ..tls import of_context
+
+            self._tls = of_context(ssl_context)
         self._stop = threading.Event()
         self._done = threading.Event()
         self._done.set()
@@ -236,6 +238,7 @@ class BaseWSGIServer:
             [f"fd:{self.socket.fileno()}"],
             threads=None if self.multithread else 1,
             access_log=not own_log,
+            tls=self._tls,
         )
 
     def shutdown(self) -> None:
@@ -262,6 +265,7 @@ class BaseWSGIServer:
         if isinstance(self.server_address, str):
             _log("info", " * Running on %s", self.host)
             return
+        scheme = "http" if self._tls is None else "https"
         hosts = [self.host]
         lines = []
         if self.host in ("0.0.0.0", "::"):
@@ -269,7 +273,7 @@ class BaseWSGIServer:
             hosts = ["127.0.0.1" if self.host == "0.0.0.0" else "::1", get_interface_ip(self.address_family)]
         for host in hosts:
             name = f"[{host}]" if self.address_family == socket.AF_INET6 and ":" in host else host
-            lines.append(f" * Running on http://{name}:{self.port}")
+            lines.append(f" * Running on {scheme}://{name}:{self.port}")
         _log("info", "\n".join(lines))
 
     def _logging(self, app: WSGIApplication) -> WSGIApplication:
@@ -384,7 +388,7 @@ def run_simple(
         request_handler: What logs the requests.
         static_files: URL prefixes and the directories, files or `(package, path)` served below them.
         passthrough_errors: Stop serving and raise what the application raises.
-        ssl_context: Must be None.
+        ssl_context: Certificate and key as paths, or `adhoc`.
 
     Raises:
         TypeError: If the port is not a number.
