@@ -295,8 +295,8 @@ impl PyServer {
         redirect_port: Option<u16>,
     ) -> PyResult<Self> {
         let mut config = server::Config {
-            binds: parse_binds(&binds)?,
-            redirect_binds: parse_binds(&redirects)?,
+            binds: parse_binds(binds)?,
+            redirect_binds: parse_binds(redirects)?,
             redirect_port,
             tls: tls.map(|tls| Arc::clone(&tls.get().tls)),
             tell_answers: access_log,
@@ -436,8 +436,8 @@ fn os_error(error: std::io::Error) -> PyErr {
     }
 }
 
-fn parse_binds(texts: &[String]) -> PyResult<Vec<server::Bind>> {
-    let found: Vec<_> = texts.iter().map(|text| parse_bind(text)).collect::<PyResult<_>>()?;
+fn parse_binds(texts: Vec<String>) -> PyResult<Vec<server::Bind>> {
+    let found: Vec<_> = texts.into_iter().map(|text| parse_bind(&text)).collect::<PyResult<_>>()?;
     Ok(found.into_iter().flatten().collect())
 }
 
