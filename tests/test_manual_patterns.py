@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import sqlite3
+import sys
 from datetime import timedelta
 
 import pytest
@@ -718,3 +719,73 @@ def test_background_work_with_a_copied_context(through):
         return found[0]
 
     assert through(app).get("/").text == "/"
+
+
+# Larger applications
+
+
+def test_an_application_that_is_a_package(through, tmp_path, monkeypatch):
+    """Views in a module of their own, which imports the app from the package that imports it."""
+    package = tmp_path / "harbour"
+    (package / "templates").mkdir(parents=True)
+    (package / "static").mkdir()
+    framework = Flask.__module__.partition(".")[0]
+    (package / "__init__.py").write_text(
+        f"from {framework} import Flask\napp = Flask(__name__)\nimport harbour.views  # noqa: E402, F401\n"
+    )
+    (package / "views.py").write_text(
+        f"from {framework} import render_template, url_for\nfrom harbour import app\n\n"
+        "@app.route('/')\ndef index():\n    style = url_for('static', filename='a.css')\n"
+        "    return render_template('index.html', style=style)\n"
+    )
+    (package / "templates" / "index.html").write_text("<link href='{{ style }}'>")
+    (package / "static" / "a.css").write_text("a {}")
+    monkeypatch.syspath_prepend(tmp_path)
+    import harbour
+
+    client = through(harbour.app)
+    try:
+        assert client.get("/").text == "<link href='/static/a.css'>"
+        assert client.get("/static/a.css").text == "a {}"
+    finally:
+        client.close()
+        for name in ("harbour", "harbour.views"):
+            monkeypatch.delitem(sys.modules, name)
+
+
+def test_requests_of_scripts(through, tmp_path):
+    """A page hands values to its script, whose requests send and get JSON, forms and files."""
+    app = Flask(__name__, root_path=str(tmp_path))
+
+    @app.get("/")
+    def page():
+        data = {"text": "</script><b>", "list": [1, None]}
+        return render_template_string("<script>const data = {{ data|tojson }}</script>", data=data)
+
+    @app.post("/json")
+    def sums():
+        values = request.json
+        return jsonify(sum=values["a"] + values["b"]), 201
+
+    @app.post("/form")
+    def form():
+        return {key: request.form[key] for key in sorted(request.form)}
+
+    @app.get("/missing")
+    def missing():
+        abort(404, "no such thing")
+
+    @app.errorhandler(HTTPException)
+    def told_in_json(error):
+        return {"error": error.description}, error.code
+
+    client = through(app)
+    assert client.get("/").text == (
+        '<script>const data = {"list": [1, null], "text": "\\u003c/script\\u003e\\u003cb\\u003e"}</script>'
+    )
+    answer = client.post("/json", json={"a": 1, "b": 2})
+    assert (answer.status_code, answer.json) == (201, {"sum": 3})
+    assert answer.header("Content-Type") == "application/json"
+    assert client.post("/form", data={"b": "2", "a": "é"}).json == {"a": "é", "b": "2"}
+    assert client.get("/missing").json == {"error": "no such thing"}
+    assert client.post("/json", data="{", headers={"Content-Type": "application/json"}).status_code == 400
