@@ -89,6 +89,7 @@ def write_report(results: dict) -> None:
             [[name, f"{value:.0f}"] for name, value in results["first_answer_ms"].items()],
         ),
     ]
+    parts += streams(results.get("streams"))
     for name, memory in results["memory"].items():
         parts.append(
             f"{name}: {memory['rest_mib']:.1f} MiB resident after the benchmark, "
@@ -105,6 +106,57 @@ def write_report(results: dict) -> None:
     ]
     (HERE / "RESULTS.md").write_text("\n".join(parts))
     (HERE / "results.svg").write_text(plot(workloads, servers))
+
+
+def streams(results: dict | None) -> list[str]:
+    """The parts about what stays open, from what streams.py measured."""
+    if not results:
+        return []
+
+    def rows(kind: str, keys: dict[str, int]) -> list[list[str]]:
+        return [
+            [name, f"{int(size):,}", *(cell(good(runs), key, digits) for key, digits in keys.items())]
+            for name, sizes in results[kind].items()
+            for size, runs in sizes.items()
+        ]
+
+    def good(runs: list[dict]) -> list[dict]:
+        return [run for run in runs if "error" not in run] or [{}]
+
+    figures = {"per_cpu_second": 0, "rate": 0, "p99": 0}
+    beside = [
+        [name, *(cell([{key: run[key] / 1e3} for run in good(runs) if run], key, 2) for key in BESIDE)]
+        for name, runs in results["beside"].items()
+    ]
+    return [
+        "## WebSocket echo\n",
+        "100 connections, each with one text message on its way, without compression. CPU seconds are the"
+        " server's, as the kernel counts them.\n",
+        table(
+            ["server", "bytes", "messages per CPU second", "messages per second", "p99, µs"],
+            rows("echo", figures),
+        ),
+        "## Server-sent events to many\n",
+        "An event of 100 bytes is published when every subscriber has got the last; the latency is that of"
+        " the last subscriber, counted from the publishing request.\n",
+        table(
+            [
+                "server",
+                "subscribers",
+                "events per CPU second",
+                "events per second",
+                "p99, µs",
+                "bytes per subscriber",
+            ],
+            rows("fanout", {**figures, "bytes_per_subscriber": 0}),
+        ),
+        "A small view at 400 requests a second beside 1,000 open streams: its p99 in milliseconds.\n",
+        table(["server", *BESIDE.values()], beside),
+    ]
+
+
+#: The states in which another view is measured.
+BESIDE = {"alone": "no streams", "quiet": "quiet streams", "busy": "10 events a second to each"}
 
 
 def plot(

@@ -1,17 +1,23 @@
 //! Sends raw requests over keep-alive connections and prints, as one line of JSON, what came back and how fast.
 //!
-//! usage: `loadgen ADDRESS CONNECTIONS SECONDS RATE (WEIGHT FILE)...`
+//! usage: `loadgen ADDRESS CONNECTIONS SECONDS RATE (WEIGHT FILE)...`,
+//! or `loadgen websocket ...` (see `websocket.rs`), or `loadgen fanout ...` (see `fanout.rs`).
 //!
 //! Each FILE holds one whole request. RATE 0 is a closed loop: each connection sends its next request when the answer
 //! to the last has come. Any other RATE is an open loop of so many requests a second at random (Poisson) times, and a
 //! latency counts from the time at which the request was due, so that a stalled server cannot hide its queue.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::print_stdout, reason = "a tool")]
 
+mod fanout;
+mod poller;
+mod websocket;
+
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
+
+use poller::Poller;
 
 struct Class {
     request: Vec<u8>,
@@ -82,6 +88,11 @@ impl Answer {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("websocket") => return websocket::run(&arguments[1..]),
+        Some("fanout") => return fanout::run(&arguments[1..]),
+        _ => {}
+    }
     let [address, connections, seconds, rate, requests @ ..] = &arguments[..] else {
         panic!("usage: loadgen ADDRESS CONNECTIONS SECONDS RATE (WEIGHT FILE)...");
     };
@@ -196,21 +207,7 @@ fn report(classes: &mut [Class], elapsed: Duration, unanswered: usize) {
     let rows: Vec<String> = classes
         .iter_mut()
         .map(|class| {
-            class.latencies.sort_unstable();
-            let at = |part: f64| {
-                let index = (class.latencies.len() as f64 * part) as usize;
-                class.latencies.get(index.min(class.latencies.len().saturating_sub(1))).copied().unwrap_or(0)
-            };
-            format!(
-                r#"{{"requests":{},"bad_status":{},"p50":{},"p90":{},"p99":{},"p999":{},"max":{}}}"#,
-                class.latencies.len(),
-                class.bad_status,
-                at(0.5),
-                at(0.9),
-                at(0.99),
-                at(0.999),
-                at(1.0)
-            )
+            format!(r#"{{"bad_status":{},{}}}"#, class.bad_status, percentiles(&mut class.latencies))
         })
         .collect();
     println!(
@@ -218,6 +215,24 @@ fn report(classes: &mut [Class], elapsed: Duration, unanswered: usize) {
         elapsed.as_secs_f64(),
         rows.join(",")
     );
+}
+
+/// Members of a JSON object that describe latencies in microseconds.
+pub(crate) fn percentiles(latencies: &mut [u32]) -> String {
+    latencies.sort_unstable();
+    let at = |part: f64| {
+        let index = (latencies.len() as f64 * part) as usize;
+        latencies.get(index.min(latencies.len().saturating_sub(1))).copied().unwrap_or(0)
+    };
+    format!(
+        r#""requests":{},"p50":{},"p90":{},"p99":{},"p999":{},"max":{}"#,
+        latencies.len(),
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(0.999),
+        at(1.0)
+    )
 }
 
 struct Random(u64);
@@ -239,35 +254,5 @@ impl Random {
             }
         }
         classes.len() - 1
-    }
-}
-
-struct Poller(i32);
-
-impl Poller {
-    fn new() -> Self {
-        // SAFETY: no pointers are involved.
-        Poller(unsafe { libc::epoll_create1(0) })
-    }
-
-    fn watch(&self, stream: &TcpStream, token: usize, writable: bool, new: bool) {
-        let events = libc::EPOLLIN | if writable { libc::EPOLLOUT } else { 0 };
-        let mut event = libc::epoll_event { events: events as u32, u64: token as u64 };
-        let operation = if new { libc::EPOLL_CTL_ADD } else { libc::EPOLL_CTL_MOD };
-        // SAFETY: `event` outlives the call.
-        let result = unsafe { libc::epoll_ctl(self.0, operation, stream.as_raw_fd(), &raw mut event) };
-        assert_eq!(result, 0);
-    }
-
-    fn wait(&self, most: Duration) -> Vec<usize> {
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
-        let timeout =
-            libc::timespec { tv_sec: most.as_secs() as i64, tv_nsec: i64::from(most.subsec_nanos()) };
-        // SAFETY: the array has the length that is given, and the time-out outlives the call. `epoll_pwait2` waits
-        // with a resolution below a millisecond, which an open loop of many thousand requests a second needs.
-        let count = unsafe {
-            libc::syscall(libc::SYS_epoll_pwait2, self.0, events.as_mut_ptr(), 256, &raw const timeout, 0, 8)
-        };
-        events.iter().take(usize::try_from(count).unwrap_or(0)).map(|event| event.u64 as usize).collect()
     }
 }
