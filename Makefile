@@ -12,7 +12,7 @@ PROFILE ?= release
 # What tests run on: the profile that `cargo test` has built most of already, with checks of overflow.
 export TEST_PROFILE ?= dev
 
-.PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem loom fuzz clean
+.PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem autobahn loom fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ bench: build ## Measure Hipflask beside its peers; writes benches/RESULTS.md
 
 ecosystem: build ## Run the test suites of Flask's extensions on Flask and on Hipflask
 	$(BIN)/python tests/ecosystem/run --write $(EXTENSIONS)
+
+autobahn: build ## Run all cases of the Autobahn testsuite against the WebSockets
+	$(BIN)/python tests/autobahn/run --write
 
 docs: setup ## Write the reference from the docstrings, and run what the pages show
 	$(BIN)/python docs/build_reference.py

@@ -76,6 +76,7 @@ fn main() {
     responses();
     bodies(&limits);
     values();
+    frames();
 }
 
 fn responses() {
@@ -140,6 +141,45 @@ fn bodies(limits: &Limits) {
         parser.finish().unwrap();
     });
     report("multipart, a field and a file of 1 MiB", cost, body.len());
+}
+
+fn frames() {
+    use hipflask_http::websocket::{Decoder, Deflate, Encoder, Event, Kind, Limits, Role, message};
+    let deflate = Deflate {
+        server_takeover: false,
+        client_takeover: false,
+        server_window_bits: 15,
+        client_window_bits: 15,
+        level: 3,
+        threshold: 128,
+    };
+    let words = "{\"id\": 17, \"name\": \"Ada\", \"text\": \"a message of the usual kind\"} ";
+    for (size, agreed, what) in [
+        (64, None, "64 bytes"),
+        (4096, None, "4 KiB"),
+        (1 << 20, None, "1 MiB"),
+        (4096, Some(&deflate), "4 KiB, compressed"),
+    ] {
+        let text = &words.repeat(1 + size / words.len())[..size];
+        let mut bytes = Vec::new();
+        Encoder::client(agreed, 1).message(Kind::Text, text.as_bytes(), &mut bytes);
+        let mut decoder = Decoder::new(Role::Server, Limits::default(), agreed);
+        let cost = measure(|| {
+            let event = decoder.next(&mut black_box(&bytes[..])).unwrap();
+            assert!(matches!(event, Some(Event::Text(_))));
+        });
+        report(&format!("WebSocket, read a text of {what}"), cost, size);
+        let mut encoder = Encoder::server(agreed);
+        let cost = measure(|| {
+            bytes.clear();
+            encoder.message(Kind::Text, black_box(text.as_bytes()), &mut bytes);
+        });
+        report(&format!("WebSocket, write a text of {what}"), cost, size);
+        if agreed.is_none() {
+            let cost = measure(|| drop(black_box(message(Kind::Text, black_box(text.as_bytes())))));
+            report("  in a new piece", cost, size);
+        }
+    }
 }
 
 fn values() {
