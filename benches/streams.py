@@ -33,7 +33,6 @@ UVICORN = ["{python}", "-m", "uvicorn", "--port", "{port}", "--log-level", "warn
 
 #: Who echoes, and at which path.
 ECHO = [
-    (Peer("Hipflask, callback", HIPFLASK, [], probe="hipflask"), "/echo/callback"),
     (Peer("Hipflask, async view", HIPFLASK, [], probe="hipflask"), "/echo/async"),
     (Peer("Hipflask, sync view", HIPFLASK, [], probe="hipflask"), "/echo/sync"),
     (
@@ -68,7 +67,6 @@ ECHO = [
 ]
 
 FANOUT = [
-    Peer("Hipflask, Channel", HIPFLASK, [], probe="hipflask"),
     Peer("Starlette on uvicorn", [*UVICORN, "fanout_starlette:app"], [], PACKAGES, probe="starlette"),
 ]
 

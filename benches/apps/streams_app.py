@@ -1,11 +1,9 @@
-"""Hipflask's side of streams.py: WebSocket echo, and a channel of server-sent events."""
+"""Hipflask's side of streams.py: WebSocket echo."""
 
-from hipflask import Channel, Flask
+from hipflask import Flask
 
 app = Flask(__name__)
 app.config["WEBSOCKET_THREADS"] = 1000
-channel = Channel()
-EVENT = "x" * 100
 
 
 @app.route("/plain")
@@ -23,13 +21,3 @@ def echo_sync(ws):
 async def echo_async(ws):
     async for message in ws:
         await ws.send(message)
-
-
-@app.route("/events")
-def events():
-    return channel.stream()
-
-
-@app.post("/publish")
-def publish():
-    return str(channel.publish(EVENT))

@@ -37,6 +37,9 @@ PING_INTERVAL = 25.0
 #: change its cell.
 PING_TIMEOUT = 20.0
 
+#: Close codes that say that a message was wrong: RFC 6455, 7.4.1.
+_FAULTS = (1002, 1007, 1009)
+
 
 class ConnectionClosed(Exception):
     """The connection is over.
@@ -99,6 +102,7 @@ class _Socket:
                 self._protocol = name
                 break
         self._handler: Callable[..., Any] | None = None
+        self._is_closed_here = False
 
     @property
     def subprotocol(self) -> str | None:
@@ -158,11 +162,23 @@ class _Socket:
             )
         return self._connection
 
+    def _report(self) -> None:
+        """Log a connection that ended since something was wrong with what came."""
+        over = self._connection.over if self._connection is not None else None
+        if over is not None and over[0] in _FAULTS and not self._is_closed_here:
+            from .serving import server_logger
+
+            server_logger().warning(
+                "%s: closed with %d: %s", request.remote_addr, over[0], ascii(over[1])[1:-1]
+            )
+
     def _close(self, reason: int | None, message: str | None) -> None:
+        self._is_closed_here = self.connected
         self._open().close(1000 if reason is None else reason, message or "")
 
     def _fail(self, error: BaseException) -> bool:
         """End the connection after an error in the view; give whether that was no error."""
+        self._report()
         if self._connection is None:
             return False
         if isinstance(error, ConnectionClosed):
@@ -173,6 +189,7 @@ class _Socket:
 
     def _end(self, value: Any) -> Any:
         """End the connection after the view; give the response."""
+        self._report()
         if self._connection is None and value is not None:
             return value
         self._close(1000, None)
