@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .helpers import redirect as redirect
     from .helpers import send_file as send_file
     from .helpers import send_from_directory as send_from_directory
+    from .helpers import stream_request_body as stream_request_body
     from .helpers import stream_with_context as stream_with_context
     from .helpers import url_for as url_for
     from .json import jsonify as jsonify
@@ -67,7 +68,7 @@ _EXPORTS = {
         " has_request_context",
         "globals": "current_app g request session",
         "helpers": "abort flash get_flashed_messages get_template_attribute make_response redirect send_file"
-        " send_from_directory stream_with_context url_for",
+        " send_from_directory stream_request_body stream_with_context url_for",
         "json": "jsonify",
         "signals": "appcontext_popped appcontext_pushed appcontext_tearing_down before_render_template"
         " got_request_exception message_flashed request_finished request_started request_tearing_down"

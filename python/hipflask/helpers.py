@@ -19,11 +19,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from datetime import datetime
-    from typing import IO, Any, AnyStr, Literal, NoReturn, overload
+    from typing import IO, Any, AnyStr, Literal, NoReturn, TypeVar, overload
 
     from . import werkzeug as werkzeug
     from .werkzeug.wrappers import Response as BaseResponse
     from .wrappers import Response
+
+    F = TypeVar("F", bound=Callable[..., Any])
 
 
 def __getattr__(name: str) -> Any:
@@ -96,6 +98,19 @@ def stream_with_context(generator_or_function: Any) -> Any:
 
         return with_contexts(pieces, _cv_app.get(), req_ctx)
     return _kept(pieces, _cv_app.get(), req_ctx)
+
+
+def stream_request_body(view: F) -> F:
+    """Have the server call a coroutine view as soon as the request's head is there, while its body arrives.
+
+    Such a view reads with `async for piece in request.body`, or awaits `request.get_data_async()`. Without
+    this the server reads the body first, up to 16 MiB.
+
+    Args:
+        view: The view.
+    """
+    view.streams_request_body = True  # type: ignore[attr-defined]
+    return view
 
 
 def _kept(pieces: Iterator[Any], app_ctx: Any, req_ctx: Any) -> Iterator[Any]:

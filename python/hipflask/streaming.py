@@ -1,4 +1,4 @@
-"""Bodies of responses that are made by async iterators.
+"""Bodies of responses that are made by async iterators, and bodies of requests that are read by them.
 
 On Hipflask's server a task of the event loop takes the pieces and gives them to the engine, which holds no
 thread for them; it takes no more while the client has not read what came before. Everywhere else the pieces
@@ -13,19 +13,23 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from ._core import InputStream
 from .globals import _cv_app, _cv_request
 from .loop import current_loop, shared
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator
+    from collections.abc import AsyncIterable, AsyncIterator, Generator
 
     from ._core import Feed
     from .ctx import AppContext, RequestContext
+    from .wrappers import Request
 
 # No more is asked for while so many bytes wait for the client.
 _WAITING_MOST = 65_536
 # How long a body that broke waits for the client to take what came before.
 _BREAK_SECONDS = 5.0
+# The longest piece of a request's body.
+_PIECE = 65_536
 _END = object()
 # The loop knows its tasks by weak references only.
 _feeding: set[asyncio.Task[None]] = set()
@@ -134,6 +138,59 @@ def _log(what: str, error: BaseException) -> None:
     from .serving import server_logger
 
     server_logger().error(what, exc_info=error)
+
+
+class RequestBody:
+    """A request's body as it arrives: to be iterated over with `async for`, or awaited as a whole.
+
+    Args:
+        request: The request.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        return self._request.get_data_async().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield pieces of at most 64 KiB, each as soon as it is here.
+
+        Raises:
+            RequestEntityTooLarge: If there is more than `max_content_length`.
+            ClientDisconnected: If the client goes before the end.
+        """
+        stream = self._request.stream
+        while True:
+            if isinstance(stream, InputStream):
+                while (awaited := stream.pull(_PIECE)) is not None:
+                    await _readable(*awaited)
+                piece = stream.pulled(_PIECE)
+            else:
+                piece = await asyncio.to_thread(stream.read, _PIECE)
+            if not piece:
+                return
+            yield piece
+
+
+async def arrived(request: Request) -> None:
+    """Wait until all of a request's body is here, so that reading it does not wait."""
+    stream = request.stream
+    if isinstance(stream, InputStream):
+        while (awaited := stream.pull()) is not None:
+            await _readable(*awaited)
+
+
+async def _readable(descriptor: int, seconds: float) -> None:
+    """Wait until a descriptor can be read from, or the time is over."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(readable.wait(), seconds)
+    finally:
+        loop.remove_reader(descriptor)
 
 
 class _Pump:

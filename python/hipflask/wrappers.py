@@ -11,6 +11,7 @@ from .werkzeug.wrappers import Request as RequestBase
 from .werkzeug.wrappers import Response as ResponseBase
 
 if TYPE_CHECKING:
+    from .streaming import RequestBody
     from .tls import ClientCertificate
     from .werkzeug.exceptions import HTTPException
     from .werkzeug.routing import Rule
@@ -54,6 +55,38 @@ class Request(RequestBase):
             from .debughelpers import attach_enctype_error_multidict
 
             attach_enctype_error_multidict(self)
+
+    @property
+    def body(self) -> RequestBody:
+        """The body as it arrives, for coroutine functions: `async for piece in request.body`.
+
+        Awaited, it is the whole body. A view that `stream_request_body` marks runs while its body arrives.
+        """
+        from .streaming import RequestBody
+
+        return RequestBody(self)
+
+    async def get_data_async(
+        self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False
+    ) -> Any:
+        """Do as `get_data`, without blocking the event loop until the body is here."""
+        await self._arrived()
+        return self.get_data(cache, as_text, parse_form_data)  # type: ignore[call-overload]
+
+    async def get_json_async(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """Do as `get_json`, without blocking the event loop until the body is here."""
+        await self._arrived()
+        return self.get_json(force, silent, cache)
+
+    async def get_form_async(self) -> Any:
+        """Return `form`, without blocking the event loop until the body is here; then `files` is there."""
+        await self._arrived()
+        return self.form
+
+    async def _arrived(self) -> None:
+        from .streaming import arrived
+
+        await arrived(self)
 
     def on_json_loading_failed(self, e: ValueError | None) -> Any:
         """Called when the body is not JSON: a bare 400 in production, the parser's words in debug mode.

@@ -70,6 +70,34 @@ impl Left {
         Ok(())
     }
 
+    /// Takes what has arrived, up to `most` bytes held; whether there is anything more to wait for.
+    fn pull(&mut self, most: usize) -> Result<bool, BodyError> {
+        if self.at > 0 {
+            self.held.drain(..self.at);
+            self.at = 0;
+        }
+        while self.held.len() < most {
+            if let Some(error) = self.broken {
+                return Err(error);
+            }
+            let Some(stream) = self.stream.as_mut() else { return Ok(false) };
+            let seen = self.held.len();
+            self.held.resize(seen + PIECE.min(most - seen), 0);
+            let got = stream.try_read(self.held.get_mut(seen..).unwrap_or_default());
+            self.held.truncate(seen + got.unwrap_or(None).unwrap_or(0));
+            match got {
+                Ok(Some(0)) => self.stream = None,
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(true),
+                Err(error) => {
+                    self.broken = Some(error);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     fn settled(&self, most: usize) -> bool {
         (self.stream.is_none() && self.broken.is_none()) || self.held.len() - self.at >= most
     }
@@ -111,6 +139,7 @@ impl InputStream {
         let most = usize::try_from(allowed.saturating_add(1)).unwrap_or(usize::MAX);
         let ready = self.left.try_lock().is_ok_and(|left| left.settled(most));
         if !ready {
+            refuse_to_block()?;
             py.detach(|| {
                 let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
                 left.fill(most, |_| false)
@@ -153,13 +182,7 @@ impl InputStream {
         {
             return self.cut(py, left, most, line, allowed);
         }
-        if crate::later::is_loop_thread() {
-            // A slow client would hold up everybody's coroutines.
-            return Err(PyRuntimeError::new_err(
-                "The request's body is still arriving, and waiting for it would block the event loop: read it in a \
-                 thread, for example with 'await asyncio.to_thread(request.get_data)'.",
-            ));
-        }
+        refuse_to_block()?;
         py.detach(|| {
             let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
             left.fill(most, |fresh| line && fresh.contains(&b'\n'))
@@ -203,6 +226,17 @@ impl InputStream {
         }
         PyConnectionError::new_err(error.to_string())
     }
+}
+
+/// A slow client would hold up everybody's coroutines.
+fn refuse_to_block() -> PyResult<()> {
+    if crate::later::is_loop_thread() {
+        return Err(PyRuntimeError::new_err(
+            "The request's body is still arriving, and waiting for it would block the event loop: await it first, with \
+             'await request.get_data_async()' or 'async for piece in request.body'.",
+        ));
+    }
+    Ok(())
 }
 
 fn bound(size: Option<isize>) -> usize {
@@ -273,6 +307,32 @@ impl InputStream {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let line = self.take(py, &Want::Line(usize::MAX))?;
         Ok((!line.as_bytes().is_empty()).then_some(line))
+    }
+
+    /// Take what has arrived, up to ``size`` bytes, and keep it for those who read.
+    ///
+    /// Returns:
+    ///     None if so much is there, or all of it. Else the descriptor that becomes readable when there may be more, and
+    ///     for how many seconds at most to wait for that.
+    #[pyo3(signature = (size=None))]
+    fn pull(&self, py: Python<'_>, size: Option<usize>) -> PyResult<Option<(i32, f64)>> {
+        let ceiling = usize::try_from(self.allowed().saturating_add(1)).unwrap_or(usize::MAX);
+        let most = size.unwrap_or(usize::MAX).min(ceiling);
+        let pulled = py.detach(|| {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            let waits = left.pull(most)? && (size.is_none() || left.held.is_empty());
+            Ok(waits.then(|| left.stream.as_ref().and_then(BodyStream::awaited)).flatten())
+        });
+        let awaited = pulled.map_err(|error| self.broken(py, error))?;
+        Ok(awaited.map(|(descriptor, patience)| (descriptor, patience.as_secs_f64())))
+    }
+
+    /// Read what has been pulled, at most ``size`` bytes; nothing at the end.
+    fn pulled<'py>(&self, py: Python<'py>, size: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let allowed = self.allowed();
+        let most = size.min(usize::try_from(allowed.saturating_add(1)).unwrap_or(usize::MAX));
+        let left = self.left.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        self.cut(py, left, most, false, allowed)
     }
 
     /// The same body, read with HTTP errors and at most ``limit`` bytes of it.

@@ -106,12 +106,20 @@ impl Routes {
                     Some(view) => static_root(app, view, &mut types)?,
                     None => None,
                 };
+                let takes_stream = match &view {
+                    Some(view) => view.getattr_opt(intern!(py, "streams_request_body"))?.is_some(),
+                    None => false,
+                };
                 let is_later = match view {
                     Some(view) if hooks.has_later => is_coroutine.call1((view,))?.is_truthy()?,
                     _ => false,
                 };
                 has_later |= is_later;
-                let history = if is_later { RouteHistory::later() } else { RouteHistory::new(None) };
+                let history = match (is_later, takes_stream) {
+                    (true, true) => RouteHistory::later_with_stream(),
+                    (true, false) => RouteHistory::later(),
+                    (false, _) => RouteHistory::new(None),
+                };
                 Ok(Known { history: Arc::new(history), automatic_options, files })
             })
             .collect::<PyResult<_>>()?;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -138,6 +139,21 @@ impl fmt::Debug for BodyStream {
     }
 }
 
+/// Whether a read waits for the client.
+#[derive(Clone, Copy)]
+enum Wait<'a> {
+    /// Not at all.
+    Not,
+    /// Until the exchange is over.
+    Until(&'a AtomicBool),
+}
+
+impl Wait<'_> {
+    fn is_over(self) -> bool {
+        matches!(self, Wait::Until(over) if over.load(Ordering::Acquire))
+    }
+}
+
 /// What takes the connection back from a [`BodyStream`].
 pub(crate) struct Lender {
     shared: Arc<Shared>,
@@ -172,7 +188,28 @@ impl BodyStream {
     pub fn read(&mut self, into: &mut [u8]) -> Result<usize, BodyError> {
         let mut guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
         let intake = guard.as_mut().ok_or(BodyError::Over)?;
-        intake.read(into, &self.shared.over)
+        match intake.read(into, Wait::Until(&self.shared.over))? {
+            Some(count) => Ok(count),
+            None => Ok(0),
+        }
+    }
+
+    /// As [`BodyStream::read`], but does not wait: `None` if nothing has arrived.
+    ///
+    /// # Errors
+    ///
+    /// As [`BodyStream::read`].
+    pub fn try_read(&mut self, into: &mut [u8]) -> Result<Option<usize>, BodyError> {
+        let mut guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.as_mut().ok_or(BodyError::Over)?.read(into, Wait::Not)
+    }
+
+    /// The descriptor that becomes readable when there may be more, and how long the client may take for it; `None`
+    /// once the request has been answered.
+    pub fn awaited(&self) -> Option<(RawFd, Duration)> {
+        let guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        let intake = guard.as_ref()?;
+        Some((intake.socket.as_raw_fd(), intake.patience()))
     }
 
     /// Reads all of it, unless it is longer than [`AHEAD`] or broken: then what has been read is there to be read
@@ -184,10 +221,10 @@ impl BodyStream {
         let whole = loop {
             let at = bytes.len();
             bytes.resize(at + PIECE, 0);
-            let read = intake.read(bytes.get_mut(at..).unwrap_or_default(), &self.shared.over);
-            bytes.truncate(at + read.unwrap_or(0));
+            let read = intake.read(bytes.get_mut(at..).unwrap_or_default(), Wait::Until(&self.shared.over));
+            bytes.truncate(at + read.unwrap_or(None).unwrap_or(0));
             match read {
-                Ok(0) => break true,
+                Ok(Some(0)) => break true,
                 Ok(_) if bytes.len() <= AHEAD => {}
                 _ => break false,
             }
@@ -213,9 +250,10 @@ impl Intake {
         self.decoder.is_done() || short
     }
 
-    fn read(&mut self, into: &mut [u8], over: &AtomicBool) -> Result<usize, BodyError> {
+    /// `None` if nothing has arrived and it was not to wait.
+    fn read(&mut self, into: &mut [u8], wait: Wait<'_>) -> Result<Option<usize>, BodyError> {
         if into.is_empty() {
-            return Ok(0);
+            return Ok(Some(0));
         }
         loop {
             let ready = self.decoded.get(self.given..).unwrap_or_default();
@@ -225,58 +263,68 @@ impl Intake {
                     *to = *from;
                 }
                 self.given += count;
-                return Ok(count);
+                return Ok(Some(count));
             }
             if let Some(error) = self.error {
                 return Err(error);
             }
             if self.decoder.is_done() {
-                return Ok(0);
+                return Ok(Some(0));
             }
             self.decoded.clear();
             self.given = 0;
-            if let Err(error) = self.more(into.len(), over) {
-                if error != BodyError::Over {
-                    self.error = Some(error);
+            match self.more(into.len(), wait) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(error) => {
+                    if error != BodyError::Over {
+                        self.error = Some(error);
+                    }
+                    return Err(error);
                 }
-                return Err(error);
             }
         }
     }
 
-    /// Decodes what is here, else reads from the socket.
-    fn more(&mut self, most: usize, over: &AtomicBool) -> Result<(), BodyError> {
+    /// Decodes what is here, else reads from the socket; whether there was anything.
+    fn more(&mut self, most: usize, wait: Wait<'_>) -> Result<bool, BodyError> {
         if self.at >= self.raw.len() {
             self.raw.clear();
             self.at = 0;
-            self.receive(over)?;
+            if !self.receive(wait)? {
+                return Ok(false);
+            }
         }
         let raw = self.raw.get(self.at..).unwrap_or_default();
         let most = most.clamp(1, PIECE);
         self.at += self.decoder.decode(raw, &mut self.decoded, most).map_err(BodyError::Malformed)?;
-        Ok(())
+        Ok(true)
     }
 
-    fn receive(&mut self, over: &AtomicBool) -> Result<(), BodyError> {
+    /// How long the client may take until it has sent more.
+    fn patience(&self) -> Duration {
+        let deadline = self.pace.deadline(self.timeouts.body, self.timeouts.body_rate);
+        deadline.saturating_duration_since(Instant::now())
+    }
+
+    fn receive(&mut self, wait: Wait<'_>) -> Result<bool, BodyError> {
         if std::mem::take(&mut self.owes_continue) {
-            self.send_continue(over)?;
+            self.send_continue(wait)?;
         }
         loop {
             match self.socket.recv(&mut self.raw, PIECE) {
                 Ok(0) => return Err(BodyError::Truncated),
                 Ok(count) => {
                     self.pace.progress(Instant::now(), count);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let left = self
-                        .pace
-                        .deadline(self.timeouts.body, self.timeouts.body_rate)
-                        .saturating_duration_since(Instant::now());
+                    let left = self.patience();
                     if left.is_zero() {
                         return Err(BodyError::TooSlow);
                     }
+                    let Wait::Until(over) = wait else { return Ok(false) };
                     self.socket
                         .wait_readable(left.min(SLICE))
                         .map_err(|error| BodyError::Io(error.kind()))?;
@@ -293,7 +341,7 @@ impl Intake {
         }
     }
 
-    fn send_continue(&mut self, over: &AtomicBool) -> Result<(), BodyError> {
+    fn send_continue(&mut self, wait: Wait<'_>) -> Result<(), BodyError> {
         let mut left = CONTINUE;
         let deadline = Instant::now() + self.timeouts.write;
         while !left.is_empty() {
@@ -301,7 +349,7 @@ impl Intake {
                 Ok(count) => left = left.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if Instant::now() > deadline || over.load(Ordering::Acquire) {
+                    if Instant::now() > deadline || wait.is_over() {
                         return Err(BodyError::TooSlow);
                     }
                     self.socket.wait_writable(SLICE).map_err(|error| BodyError::Io(error.kind()))?;

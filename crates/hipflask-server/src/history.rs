@@ -42,6 +42,7 @@ pub enum Lane {
 pub struct RouteHistory {
     fixed: Option<bool>,
     is_later: bool,
+    takes_stream: bool,
     /// Moving average of wall-clock time.
     wall: AtomicU32,
     /// Runs so far, up to [`PROVEN`].
@@ -62,6 +63,16 @@ impl RouteHistory {
     /// A route whose requests are given to [`Handler::defer`](crate::Handler::defer).
     pub fn later() -> RouteHistory {
         RouteHistory { is_later: true, ..RouteHistory::default() }
+    }
+
+    /// As [`RouteHistory::later`], but a request is given as soon as its head is there, while its body arrives.
+    pub fn later_with_stream() -> RouteHistory {
+        RouteHistory { is_later: true, takes_stream: true, ..RouteHistory::default() }
+    }
+
+    /// Whether bodies that are still arriving are given away, too.
+    pub(crate) fn takes_stream(&self) -> bool {
+        self.takes_stream
     }
 
     /// Where the next request should run.

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use hipflask_http::RequestHead;
 use hipflask_http::response::Exchange;
 
-use crate::body::Body;
+use crate::body::{Body, Lender};
 use crate::deferred::{Deferred, Owed, Write};
 use crate::exchange::Notice;
 use crate::handler::{Handler, Request};
@@ -22,6 +22,8 @@ struct Debt<H: Handler> {
     /// Where the response begins in the connection's output.
     begin: usize,
     answer: Option<Answer>,
+    /// Takes the reading half back if the body was given while it arrived.
+    lender: Option<Lender>,
 }
 
 impl<H: Handler> Engine<H> {
@@ -30,14 +32,14 @@ impl<H: Handler> Engine<H> {
         self: &Arc<Self>,
         conn: Link<H>,
         head: Box<RequestHead>,
-        body: Body,
+        (body, lender): (Body, Option<Lender>),
         ticket: H::Ticket,
     ) {
         let exchange = asked(&head, !self.is_stopping());
         let token = conn.token;
         let begin = conn.out.len();
         let request = Request { head, body, ticket, conn: Arc::clone(&conn.info) };
-        let debt = Debt { engine: Arc::clone(self), conn, exchange, begin, answer: None };
+        let debt = Debt { engine: Arc::clone(self), conn, exchange, begin, answer: None, lender };
         let deferred = Deferred::new(Box::new(debt), token);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.handler.defer(request, deferred))) {
             self.notice(&Notice::Panic(message(&*panic)));
@@ -59,9 +61,9 @@ impl<H: Handler> Debt<H> {
         standing.refresh();
         self.conn.out.truncate(self.begin);
         let out = &mut self.conn.out;
-        let exchange = self.exchange;
+        let (exchange, lender) = (self.exchange, self.lender.as_ref());
         let written = catch_unwind(AssertUnwindSafe(|| {
-            let mut reply = Reply::new(out, exchange, &standing, None);
+            let mut reply = Reply::new(out, exchange, &standing, lender);
             let keep = write(&mut reply);
             keep.then(|| reply.finish())
         }));
@@ -94,10 +96,13 @@ impl<H: Handler> Owed for Debt<H> {
                 true
             });
         }
-        let Debt { engine, mut conn, begin, answer, .. } = *self;
+        let Debt { engine, mut conn, begin, answer, lender, .. } = *self;
         match answer {
             Some(answer) => engine.apply(&mut conn, answer, begin),
             None => conn.broken = true,
+        }
+        if let Some(lender) = &lender {
+            engine.take_back(&mut conn, lender);
         }
         // A stop that came meanwhile waits for no further request of this client.
         conn.closing |= engine.is_stopping() && conn.unread().is_empty();

@@ -465,6 +465,7 @@ impl<H: Handler> Engine<H> {
                 // A client that asks first is asked to send no more than would be dropped if the view does not read it.
                 let asks_first = head.expects_continue() && conn.unread().is_empty();
                 if (!asks_first || length <= self.config.drain_body)
+                    && !history.takes_stream()
                     && let Some(reserved) = self.reserve(length)
                 {
                     if asks_first {
@@ -494,7 +495,7 @@ impl<H: Handler> Engine<H> {
             let body = if decoded.is_empty() { Body::Empty } else { Body::Buffered(decoded) };
             return self.invoke(lead, conn, head, (body, None), ticket, history, here);
         }
-        if self.pool.is_full() {
+        if self.pool.is_full() && !history.takes_stream() {
             self.refuse_full(&mut conn, asked(&head, false), here);
             conn.linger = true;
             return Flow::On(lead, conn);
@@ -530,13 +531,13 @@ impl<H: Handler> Engine<H> {
         history: Arc<RouteHistory>,
         here: &mut Here<H>,
     ) -> Flow<H> {
-        let lane = if lender.is_some() { Lane::Worker } else { history.lane() };
+        let lane = if lender.is_some() && !history.takes_stream() { Lane::Worker } else { history.lane() };
         if lane == Lane::Later {
             let _ = conn.push();
             lead.lend(&conn);
             lead.expect_end(&conn);
             here.detach(&*self.handler);
-            self.defer(conn, head, body, ticket);
+            self.defer(conn, head, (body, lender), ticket);
             return Flow::Next(lead);
         }
         if lane != Lane::Inline {

@@ -34,7 +34,7 @@ impl<H: Handler> Engine<H> {
             && let Some(bytes) = stream.read_ahead()
         {
             self.take_back(&mut conn, lender);
-            return self.defer(conn, head, Body::Buffered(bytes), ticket);
+            return self.defer(conn, head, (Body::Buffered(bytes), None), ticket);
         }
         let took = self.perform(&mut conn, head, body, lender.as_ref(), ticket, here);
         here.detach(&*self.handler);
