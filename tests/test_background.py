@@ -151,6 +151,19 @@ class TestAfterResponse:
         settle(app)
         assert seen == ["a", "b", "c", "end", "after"]
 
+    def test_runs_after_a_file(self, app: Flask, client: Client) -> None:
+        seen: list[int] = []
+
+        @app.route("/")
+        def view() -> Any:
+            after_response(lambda response: seen.append(response.status_code))
+            return hipflask.send_file(__file__)
+
+        with open(__file__, "rb") as file:
+            assert client.get("/").data == file.read()
+        settle(app)
+        assert seen == [200]
+
     def test_coroutine_functions_run(self, app: Flask, client: Client) -> None:
         seen: list[str] = []
 
@@ -454,7 +467,6 @@ app.background(coroutine)
         program = """
 import time, hipflask
 from hipflask import after_response
-from hipflask.serving import run
 app = hipflask.Flask("served")
 @app.route("/")
 def view():
@@ -463,11 +475,11 @@ def view():
         time.sleep(1)
         print("done", flush=True)
     return "ok"
-run(app, port=0)
+app.run(port=0)
 """
         with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
-            url = server.stdout.readline().split()[3]
+            url = next(line for line in server.stdout if "Running on" in line).split()[3]
             with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
                 assert response.read() == b"ok"
             server.send_signal(signal.SIGTERM)

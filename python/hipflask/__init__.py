@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from . import json as json
     from .app import Flask as Flask
     from .blueprints import Blueprint as Blueprint
+    from .channel import Channel as Channel
+    from .channel import Channels as Channels
     from .config import Config as Config
     from .ctx import after_response as after_response
     from .ctx import after_this_request as after_this_request
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     from .signals import request_started as request_started
     from .signals import request_tearing_down as request_tearing_down
     from .signals import template_rendered as template_rendered
+    from .sse import EventStream as EventStream
+    from .sse import ServerSentEvent as ServerSentEvent
     from .templating import render_template as render_template
     from .templating import render_template_string as render_template_string
     from .templating import stream_template as stream_template
@@ -63,6 +67,7 @@ _EXPORTS = {
     for module, names in {
         "app": "Flask",
         "blueprints": "Blueprint",
+        "channel": "Channel Channels",
         "config": "Config",
         "ctx": "after_response after_this_request copy_current_request_context has_app_context"
         " has_request_context",
@@ -73,6 +78,7 @@ _EXPORTS = {
         "signals": "appcontext_popped appcontext_pushed appcontext_tearing_down before_render_template"
         " got_request_exception message_flashed request_finished request_started request_tearing_down"
         " template_rendered",
+        "sse": "EventStream ServerSentEvent",
         "templating": "render_template render_template_string stream_template stream_template_string",
         "wrappers": "Request Response",
     }.items()
@@ -84,6 +90,7 @@ _SUBMODULES = frozenset(
     {
         "app",
         "background",
+        "channel",
         "blueprints",
         "cli",
         "config",
@@ -96,6 +103,7 @@ _SUBMODULES = frozenset(
         "sansio",
         "sessions",
         "signals",
+        "sse",
         "templating",
         "testing",
         "typing",

@@ -293,6 +293,14 @@ def _schedule(app: Flask, ctx: RequestContext, response: Response, environ: dict
         take.is_streamed = response.is_streamed
     elif take is not None:
         take(*prepared)
+    elif response.direct_passthrough:
+        # Servers close the body itself.
+        from .werkzeug.wsgi import ClosingIterator
+
+        def end() -> None:
+            prepared[1]()
+
+        response.response = ClosingIterator(response.response, end)
     else:
         # Servers call this when the bytes are out, on the request's thread.
         response.call_on_close(prepared[1])

@@ -11,6 +11,7 @@ use crate::plan::{Hooks, loaded_module};
 use crate::request::RequestBase;
 use crate::response::{self, ResponseBase, WireBody};
 use crate::serve;
+use crate::sse::EventBody;
 use crate::wsgi::{self, Begun, Pieces};
 
 const HTML: &[u8] = b"text/html; charset=utf-8";
@@ -189,6 +190,18 @@ pub(crate) fn response<'py>(
             if is_passed()? {
                 closed = base.getattr(intern!(py, "response"))?;
             }
+            if let Ok(events) = iterable.cast::<EventBody>()
+                && let source = events.get().source(py)?
+                && is_made_by_loop(source.bind(py))?
+            {
+                let outlet = reply.outlet(None);
+                events.get().prepare(&outlet);
+                return Ok(Some(Rest::Feed(source, Feed::new(outlet), closed.unbind())));
+            }
+            if wsgi::is_fed(&iterable) {
+                wsgi::feed(&iterable, reply, || Pieces::of_response(closed, &iterable).map(Some))?;
+                return Ok(None);
+            }
             if is_made_by_loop(&iterable)? {
                 let feed = Feed::new(reply.outlet(length));
                 return Ok(Some(Rest::Feed(iterable.unbind(), feed, closed.unbind())));
@@ -201,7 +214,7 @@ pub(crate) fn response<'py>(
 }
 
 /// Whether a body is made by the event loop. Its class is imported by whoever has made such a body.
-fn is_made_by_loop(body: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(crate) fn is_made_by_loop(body: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = body.py();
     Ok(match loaded_module(py, intern!(py, "hipflask.streaming"))? {
         Some(module) => body.get_type().is(&module.getattr(intern!(py, "AsyncPieces"))?),

@@ -3,6 +3,7 @@
 mod answer;
 mod background;
 mod body;
+mod channel;
 mod collector;
 mod context;
 mod cookie_session;
@@ -26,6 +27,7 @@ mod serve;
 mod session;
 mod settings;
 mod slot;
+mod sse;
 mod tls;
 mod unattended;
 mod upload;
@@ -42,6 +44,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     background::register(module)?;
     body::register(module)?;
+    channel::register(module)?;
     context::register(module)?;
     feed::register(module)?;
     fields::register(module)?;
@@ -59,6 +62,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     serve::register(module)?;
     session::register(module)?;
     settings::register(module)?;
+    sse::register(module)?;
     tls::register(module)?;
     url_for::register(module)?;
     watch::register(module)?;

@@ -11,6 +11,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyIterator, PyList, PyString, PyTuple};
 
+use crate::answer::is_made_by_loop;
+use crate::channel::Subscription;
+use crate::feed::Feed;
+use crate::sse::EventBody;
+
 /// What `start_response` was told.
 struct Head {
     status: u16,
@@ -148,6 +153,15 @@ impl Begun {
 
 fn finish(start: &Bound<'_, StartResponse>, mut body: Pieces, reply: &mut Reply<'_>) -> PyResult<()> {
     let py = start.py();
+    if let Some(iterable) = body.iterable.as_ref().map(|iterable| iterable.bind(py).clone())
+        && is_fed(&iterable)
+        && let Some(head) = locked(&start.get().0).head.take()
+    {
+        write_head(reply, &head)?;
+        let mut body = Some(body);
+        feed(&iterable, reply, || Ok(body.take()))?;
+        return Ok(());
+    }
     // A generator may call `start_response` as late as for its first piece.
     let mut first = Vec::new();
     let mut ended = false;
@@ -167,14 +181,7 @@ fn finish(start: &Bound<'_, StartResponse>, mut body: Pieces, reply: &mut Reply<
     let Some(head) = head else {
         return Err(PyAssertionError::new_err("the application did not call start_response"));
     };
-    reply.start(head.status, Some(&head.reason));
-    let mut length = None;
-    for (name, value) in &head.fields {
-        if name.eq_ignore_ascii_case(b"content-length") {
-            length = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
-        }
-        write_field(reply, name, value)?;
-    }
+    let length = write_head(reply, &head)?;
     if ended {
         // Dropped here, the body closes itself.
         reply.body(&first);
@@ -184,6 +191,51 @@ fn finish(start: &Bound<'_, StartResponse>, mut body: Pieces, reply: &mut Reply<
         reply.stream(Box::new(body), length);
         Ok(())
     }
+}
+
+/// Writes status and fields; gives the length that they tell.
+fn write_head(reply: &mut Reply<'_>, head: &Head) -> PyResult<Option<u64>> {
+    reply.start(head.status, Some(&head.reason));
+    let mut length = None;
+    for (name, value) in &head.fields {
+        if name.eq_ignore_ascii_case(b"content-length") {
+            length = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+        }
+        write_field(reply, name, value)?;
+    }
+    Ok(length)
+}
+
+/// Whether the engine sends this body through an outlet: a channel's events, or those of an iterator.
+pub(crate) fn is_fed(body: &Bound<'_, PyAny>) -> bool {
+    body.is_instance_of::<Subscription>() || body.is_instance_of::<EventBody>()
+}
+
+/// Completes a response with such a body; `pieces` is asked for one that has to be iterated over.
+pub(crate) fn feed(
+    body: &Bound<'_, PyAny>,
+    reply: &mut Reply<'_>,
+    pieces: impl FnOnce() -> PyResult<Option<Pieces>>,
+) -> PyResult<()> {
+    if let Ok(subscription) = body.cast::<Subscription>() {
+        let outlet = reply.outlet(None);
+        if !subscription.get().attach(&outlet) {
+            outlet.finish();
+        }
+    } else if let Ok(events) = body.cast::<EventBody>() {
+        let py = body.py();
+        let source = events.get().source(py)?;
+        if is_made_by_loop(source.bind(py))? {
+            let outlet = reply.outlet(None);
+            events.get().prepare(&outlet);
+            source.call_method1(py, intern!(py, "_feed"), (Feed::new(outlet), body))?;
+            return Ok(());
+        }
+        let Some(pieces) = pieces()? else { return Ok(()) };
+        let outlet = reply.pump(Box::new(pieces), None);
+        events.get().prepare(&outlet);
+    }
+    Ok(())
 }
 
 /// Writes a header field; a name or value that could break the head apart is an error.

@@ -4,7 +4,10 @@ mod feed;
 mod greet;
 mod later;
 mod leader;
+mod pump;
 mod work;
+
+pub(crate) use pump::Pump;
 
 use std::any::Any;
 use std::io;
@@ -20,7 +23,7 @@ use crate::config::Config;
 use crate::conn::Conn;
 use crate::exchange::Notice;
 use crate::handler::Handler;
-use crate::pool::{Done, Job, Pool};
+use crate::pool::{Done, Job, Pool, StreamJob};
 use crate::reactor::Reactor;
 use crate::reply::{Reply, Standing};
 use crate::sys::Bell;
@@ -186,9 +189,12 @@ impl<H: Handler> Engine<H> {
                     self.work(*call, &mut here);
                     Some(Done::Call)
                 }
-                Job::Stream(conn) => {
+                Job::Stream(stream) => {
                     done = Done::Stream;
-                    self.ask(conn, &mut here);
+                    match stream {
+                        StreamJob::Conn(conn) => self.ask(conn, &mut here),
+                        StreamJob::Pump(pump) => self.pump(pump),
+                    }
                     Some(Done::Stream)
                 }
             }));

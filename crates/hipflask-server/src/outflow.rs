@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::body::BodySource;
+use crate::engine::Pump;
 use crate::outlet::{Outlet, Shared, Slice, Stage, Upgraded};
 use crate::waker::Waker;
 
@@ -18,6 +20,8 @@ pub(crate) struct Outflow {
     pub(crate) stage: Stage,
     /// Present for an upgraded connection.
     upgrade: Option<Upgrade>,
+    /// What is to make the pieces, until a worker has it.
+    pump: Option<Box<Pump>>,
     heartbeat: Option<Duration>,
     /// When bytes went out last.
     last: Instant,
@@ -53,10 +57,21 @@ impl Outflow {
             going: VecDeque::new(),
             stage: Stage::Open,
             upgrade,
+            pump: None,
             heartbeat: None,
             last: Instant::now(),
             complete: false,
         }
+    }
+
+    /// Has a source make the pieces.
+    pub(crate) fn set_pump(&mut self, source: Box<dyn BodySource>, outlet: &Outlet) {
+        self.pump = Some(Box::new(Pump { source, outlet: outlet.clone(), held: None }));
+    }
+
+    /// What a worker is to be given.
+    pub(crate) fn take_pump(&mut self) -> Option<Box<Pump>> {
+        self.pump.take()
     }
 
     /// Tells the outlet where its connection is.

@@ -302,6 +302,11 @@ impl Outlet {
         Ok(())
     }
 
+    /// Sets how many bytes may wait for the client, instead of [`Config::outlet_queue`](crate::Config::outlet_queue).
+    pub fn limit(&self, bytes: usize) {
+        self.0.lock().most = bytes;
+    }
+
     /// Whether it still takes pieces.
     pub fn is_open(&self) -> bool {
         self.0.lock().stage == Stage::Open

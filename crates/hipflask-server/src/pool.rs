@@ -12,6 +12,7 @@ use hipflask_http::RequestHead;
 
 use crate::body::{Body, Lender};
 use crate::conn::Conn;
+use crate::engine::Pump;
 use crate::history::RouteHistory;
 use crate::reactor::Reactor;
 use crate::word::Lead;
@@ -30,15 +31,23 @@ pub(crate) struct Call<T> {
 pub(crate) enum Job<T> {
     Lead(Lead<Reactor<T>>),
     Call(Box<Call<T>>),
-    Stream(Box<Conn<T>>),
+    Stream(StreamJob<T>),
     End,
+}
+
+/// A stream whose next piece is to be made.
+pub(crate) enum StreamJob<T> {
+    /// Of a connection that waits for it.
+    Conn(Box<Conn<T>>),
+    /// Of a source that feeds an outlet.
+    Pump(Box<Pump>),
 }
 
 struct Queues<T> {
     lead: Option<Lead<Reactor<T>>>,
     probation: VecDeque<Box<Call<T>>>,
     calls: VecDeque<Box<Call<T>>>,
-    streams: VecDeque<Box<Conn<T>>>,
+    streams: VecDeque<StreamJob<T>>,
     /// Threads that wait for a job.
     idle: usize,
     /// Threads that live.
@@ -139,9 +148,15 @@ impl<T> Pool<T> {
 
     /// Queues the next piece of a stream; true if the caller must start a thread.
     #[must_use]
-    pub(crate) fn stream(&self, conn: Box<Conn<T>>) -> bool {
+    pub(crate) fn stream(&self, job: StreamJob<T>) -> bool {
         let mut queues = self.lock();
-        queues.streams.push_back(conn);
+        if queues.ended {
+            // Nobody will take it.
+            drop(queues);
+            drop(job);
+            return false;
+        }
+        queues.streams.push_back(job);
         let thread = self.wants_thread(&mut queues);
         drop(queues);
         self.changed.notify_one();
@@ -225,10 +240,10 @@ impl<T> Pool<T> {
                     return (Job::Call(call), tell);
                 }
                 if queues.streaming < self.most_streams
-                    && let Some(conn) = queues.streams.pop_front()
+                    && let Some(job) = queues.streams.pop_front()
                 {
                     queues.streaming += 1;
-                    return (Job::Stream(conn), false);
+                    return (Job::Stream(job), false);
                 }
             }
             queues.idle += 1;

@@ -239,6 +239,18 @@ impl<'a> Reply<'a> {
         outlet.unwrap_or_else(|| Outlet::new(BodyFraming::None, most, false))
     }
 
+    /// As [`Reply::stream`], but the connection waits with the engine and not with the source: heartbeat and farewell of
+    /// the outlet go out while a piece is being made. If the source fails before its first piece the body is broken, as
+    /// after it.
+    pub fn pump(&mut self, source: Box<dyn BodySource>, length: Option<u64>) -> Outlet {
+        let was_complete = self.is_complete();
+        let outlet = self.outlet(length);
+        if !was_complete && let Some(Answer { payload: Payload::Outlet(flow), .. }) = &mut self.answer {
+            flow.set_pump(source, &outlet);
+        }
+        outlet
+    }
+
     /// Completes the response with 101 Switching Protocols: what comes behind the request's head, and what is sent, is
     /// the protocol's from then on. Write the fields before, after [`Reply::start`] with 101.
     pub fn upgrade(&mut self, protocol: Box<dyn Upgraded>) -> Outlet {

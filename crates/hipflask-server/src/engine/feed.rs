@@ -30,6 +30,11 @@ impl<H: Handler> Engine<H> {
     ) -> Flow<H> {
         // Callbacks must not run, nor pieces be dropped, with the interpreter held.
         here.detach(&*self.handler);
+        if let Phase::Outlet(flow) = &mut conn.phase
+            && let Some(pump) = flow.take_pump()
+        {
+            self.queue_pump(pump);
+        }
         if conn.readable
             && conn.inbuf.capacity() == 0
             && matches!(&conn.phase, Phase::Outlet(flow) if flow.reads())

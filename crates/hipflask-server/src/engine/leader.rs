@@ -16,7 +16,7 @@ use crate::conn::{BATCH, Filled, Pending, Phase, Pushed, Record, Reserved};
 use crate::exchange::Notice;
 use crate::handler::{Handler, Routed};
 use crate::history::{Lane, RouteHistory};
-use crate::pool::Call;
+use crate::pool::{Call, StreamJob};
 use crate::reactor::{Accepted, BELL, Reactor, Stopping};
 use crate::reply::{asked, asked_unknown};
 use crate::sys::Event;
@@ -214,7 +214,7 @@ impl<H: Handler> Engine<H> {
         match &conn.phase {
             Phase::Stream(_) => {
                 lead.lend(&conn);
-                if self.pool.stream(conn) {
+                if self.pool.stream(StreamJob::Conn(conn)) {
                     self.spawn();
                 }
                 Flow::Next(lead)
