@@ -138,7 +138,7 @@ def _run_here(load: Callable[[], WSGIApplication], settings: Settings, about: st
     """Serve in this process, as the system's service if it is one."""
     from .process import PidFile, PrivilegeError, Service, Succession, drop_privileges
 
-    succession = Succession()
+    succession, service = Succession(), Service()
     listeners = open_listeners(settings)
     pid_file = PidFile(settings["pid_file"], succession.predecessor)
     try:
@@ -146,7 +146,7 @@ def _run_here(load: Callable[[], WSGIApplication], settings: Settings, about: st
             drop_privileges(settings["user"], settings["group"])
         except PrivilegeError as error:
             fail(str(error))
-        _serve(load(), listeners, settings, about, Service(), succession)
+        _serve(load(), listeners, settings, about, service, succession)
     finally:
         for listener in listeners:
             listener.remove()

@@ -78,6 +78,8 @@ class _Worker:
         self.channel = channel
         self.serves = False
         self.stops = False
+        #: It accepts no more connections.
+        self.closed = False
         #: Why it cannot serve, in its own words.
         self.failure: str | None = None
         self.began = time.monotonic()
@@ -271,6 +273,8 @@ class Supervisor:
             worker.heard = time.monotonic()
             if "ready" in message:
                 self._serves(worker)
+            elif "closed" in message:
+                worker.closed = True
             elif "failed" in message:
                 worker.failure = message["failed"]
             elif "replace" in message and not worker.stops and worker.slot < self.target:
@@ -355,7 +359,10 @@ class Supervisor:
             if slot < self.target and old:
                 self._start(slot, old[0])
                 return
-        if self.reloading and all(worker.serves for worker in self.workers.values()) and not self.pending:
+        if not self.reloading or self.pending:
+            return
+        # Those that go may still take connections until they say that they do not.
+        if all(worker.closed if worker.stops else worker.serves for worker in self.workers.values()):
             self.reloading = False
             self.log.info("all workers are replaced")
             self.service.ready(f"Serving with {self.target} workers")

@@ -8,6 +8,7 @@ worker to supervisor
 ``{"ready": true}``            it serves
 ``{"failed": text}``           it cannot serve
 ``{"replace": why}``           it is due to be replaced
+``{"closed": true}``           it accepts no more connections
 ``{"alive": true}``            answers a ping
 =============================  =============================================================
 
@@ -48,8 +49,8 @@ if t.TYPE_CHECKING:
 
 # How often age and memory are looked at.
 _LOOK_SECONDS = 1.0
-# What the engine tells the main thread, among the numbers of signals: as many requests came as were to come.
-_SERVED = b"\xfe"
+# What the engine tells the main thread, among the numbers of signals.
+_EVENTS = {"served": b"\xfe", "closed": b"\xfd"}
 
 
 class Channel:
@@ -120,11 +121,12 @@ def work(
     tell.setblocking(False)
     try:
         app = load()
-        served = None
-        if settings["max_requests"] is not None:
-            most = settings["max_requests"] + random.randint(0, settings["max_requests_jitter"])
-            served = (most, lambda: tell.send(_SERVED))
-        server = make_server(app, listeners, settings, shared=True, served=served)
+        most = settings["max_requests"]
+        if most is not None:
+            most += random.randint(0, settings["max_requests_jitter"])
+        server = make_server(
+            app, listeners, settings, shared=True, tell=lambda what: tell.send(_EVENTS[what]), most=most
+        )
     except BaseException as error:
         channel.send(failed=describe(error))
         raise SystemExit(1) from None
@@ -174,15 +176,15 @@ class _Life:
                 self._look()
 
     def _is_over(self, numbers: bytes) -> bool:
-        if ENDED[0] in numbers:
-            return True
-        if STUCK[0] in numbers:
-            leave()
-        if _SERVED[0] in numbers:
+        if _EVENTS["served"][0] in numbers:
             self._ask("it has served its requests")
+        if _EVENTS["closed"][0] in numbers:
+            self.channel.send(closed=True)
         if signal.SIGTERM in numbers:
             self._stop(self.settings["grace"], hand_over=True)
-        return False
+        if STUCK[0] in numbers:
+            leave()
+        return ENDED[0] in numbers
 
     def _obey(self, message: dict[str, t.Any]) -> None:
         if "ping" in message:

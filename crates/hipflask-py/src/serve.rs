@@ -70,8 +70,8 @@ struct Application {
     line: Arc<Line>,
     websockets: Arc<Threads>,
     access_log: Option<Mutex<AccessLog>>,
-    /// Called after a number of requests.
-    on_served: Option<Py<PyAny>>,
+    /// Called when something happens that the process waits for.
+    tell: Option<Py<PyAny>>,
 }
 
 impl Handler for Application {
@@ -140,7 +140,8 @@ impl Handler for Application {
             Notice::AcceptPaused(why) => format!("accepting pauses: {why}"),
             Notice::AcceptResumed => "accepting goes on".to_owned(),
             Notice::Retaken => return,
-            Notice::Served => return Python::attach(|py| self.tell_served(py)),
+            Notice::Served => return self.tell("served"),
+            Notice::Closed => return self.tell("closed"),
             Notice::CertificatesReloaded => {
                 return Python::attach(|py| log(py, "info", "certificates have changed and are in use"));
             }
@@ -160,10 +161,14 @@ impl Handler for Application {
 }
 
 impl Application {
-    fn tell_served(&self, py: Python<'_>) {
-        if let Some(Err(error)) = self.on_served.as_ref().map(|tell| tell.call0(py)) {
-            error.write_unraisable(py, None);
-        }
+    /// Tells the process that something has happened.
+    fn tell(&self, what: &str) {
+        let Some(tell) = &self.tell else { return };
+        Python::attach(|py| {
+            if let Err(error) = tell.call1(py, (what,)) {
+                error.write_unraisable(py, None);
+            }
+        });
     }
 }
 
@@ -274,12 +279,14 @@ impl PyServer {
     ///     access_log: Whether to write a line for each answer to standard error.
     ///     settings: Further settings by name (see ``engine_settings``).
     ///     shared: Whether other processes accept from the same listeners.
-    ///     served: A number of requests, and what to call after so many.
+    ///     tell: Called with ``"served"`` after `most` requests, and with ``"closed"`` when a stop has begun and no more
+    ///         connections are accepted.
+    ///     most: A number of requests.
     ///     tls: What is needed to speak TLS on all of ``binds``.
     ///     redirects: Where to listen only to send clients to the first of ``binds``.
     ///     redirect_port: The port to send them to, if it is another one for them.
     #[new]
-    #[pyo3(signature = (app, binds, *, threads=None, access_log=false, settings=None, shared=false, served=None,
+    #[pyo3(signature = (app, binds, *, threads=None, access_log=false, settings=None, shared=false, tell=None, most=None,
         tls=None, redirects=Vec::new(), redirect_port=None))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords to Python")]
     fn new(
@@ -289,7 +296,8 @@ impl PyServer {
         access_log: bool,
         settings: Option<&Bound<'_, PyDict>>,
         shared: bool,
-        served: Option<(u64, Py<PyAny>)>,
+        tell: Option<Py<PyAny>>,
+        most: Option<u64>,
         tls: Option<&Bound<'_, PyTls>>,
         redirects: Vec<String>,
         redirect_port: Option<u16>,
@@ -301,7 +309,7 @@ impl PyServer {
             tls: tls.map(|tls| Arc::clone(&tls.get().tls)),
             tell_answers: access_log,
             shared,
-            tell_after: served.as_ref().map(|(number, _)| *number),
+            tell_after: most,
             ..server::Config::default()
         };
         if let Some(threads) = threads {
@@ -321,7 +329,7 @@ impl PyServer {
                 line,
                 websockets: Threads::of(app)?,
                 access_log,
-                on_served: served.map(|(_, tell)| tell),
+                tell,
             }),
             bound: Mutex::new(Some(bound)),
             running: Mutex::new(None),

@@ -76,6 +76,8 @@ pub enum Notice {
     CertificatesReloaded,
     /// Certificates have changed and cannot be used: those from before stay.
     CertificatesKept(String),
+    /// A stop has begun: this process accepts no more connections.
+    Closed,
     /// A panic was caught.
     Panic(String),
 }

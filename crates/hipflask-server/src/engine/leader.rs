@@ -637,6 +637,7 @@ impl<H: Handler> Engine<H> {
         let grace = *self.grace.lock().unwrap_or_else(PoisonError::into_inner);
         if lead.stopping == Stopping::No {
             lead.stop_listening(self.hand_over.load(Ordering::SeqCst));
+            self.notice(&Notice::Closed);
             lead.stopping = Stopping::LastCall(now + self.config.timeouts.last_call, now + grace);
             let outlets = lead.outlets();
             lead.woken.extend(outlets);
