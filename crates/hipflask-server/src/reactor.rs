@@ -531,10 +531,11 @@ impl<T> Reactor<T> {
     /// Takes in what has reached the listeners, unless that is left to others, and closes them.
     pub(crate) fn stop_listening(&mut self, hand_over: bool) {
         self.most = usize::MAX;
-        let left_here = if hand_over { 0 } else { self.listeners.len() };
-        for at in 0..left_here {
-            // More than any backlog holds; whoever comes later comes too late.
-            self.accept(LISTENERS + at as u64, 1 << 16);
+        // More than any backlog holds; whoever comes later comes too late. When others go on, one: the connection for
+        // which the kernel has woken this process, and no other, would wait until the next one comes.
+        let most = if hand_over { 1 } else { 1 << 16 };
+        for at in 0..self.listeners.len() {
+            self.accept(LISTENERS + at as u64, most);
         }
         self.listeners.clear();
     }
