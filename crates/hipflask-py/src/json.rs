@@ -806,7 +806,7 @@ fn read<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let Ok(text) = std::str::from_utf8(text) else { return Ok(None) };
     let _pause = (untag.is_none() && text.len() > COLLECTED).then(|| CollectorPause::new(py));
-    let mut reader = Reader { py, text, at: 0, untag, depth: 0 };
+    let mut reader = Reader { py, text, at: 0, untag, depth: 0, keys: [const { None }; KEYS] };
     match reader.document() {
         Ok(value) => Ok(Some(value)),
         Err(Stop::Leave) => Ok(None),
@@ -820,7 +820,12 @@ struct Reader<'a, 'py> {
     at: usize,
     untag: Option<&'a Untag<'py>>,
     depth: usize,
+    /// Keys met last. Objects in a list have the same ones, which then are made and hashed once, as `json.loads` does.
+    keys: [Option<(&'a str, Bound<'py, PyString>)>; KEYS],
 }
+
+/// How many keys are remembered; a power of two.
+const KEYS: usize = 32;
 
 impl<'a, 'py> Reader<'a, 'py> {
     fn document(&mut self) -> Step<Bound<'py, PyAny>> {
@@ -916,7 +921,7 @@ impl<'a, 'py> Reader<'a, 'py> {
             self.take(b':')?;
             self.skip_space();
             let value = self.value()?;
-            dict.set_item(PyString::new(self.py, &key), value)?;
+            dict.set_item(self.key(&key), value)?;
             self.skip_space();
             if self.peek() == Some(b'}') {
                 self.at += 1;
@@ -933,6 +938,19 @@ impl<'a, 'py> Reader<'a, 'py> {
             return untag(&last, &value)?.ok_or(Stop::Leave);
         }
         Ok(dict.into_any())
+    }
+
+    /// A key as Python's string, the same one as before where it is remembered.
+    fn key(&mut self, key: &Cow<'a, str>) -> Bound<'py, PyString> {
+        let (Cow::Borrowed(text), [first, .., last]) = (key, key.as_bytes()) else {
+            return PyString::new(self.py, key);
+        };
+        let place = usize::from(*first) ^ usize::from(*last).rotate_left(2) ^ text.len().rotate_left(3);
+        let Some(kept) = self.keys.get_mut(place % KEYS) else { return PyString::new(self.py, text) };
+        match kept {
+            Some((known, object)) if known == text => object.clone(),
+            _ => kept.insert((text, PyString::new(self.py, text))).1.clone(),
+        }
     }
 
     fn string(&mut self) -> Step<Cow<'a, str>> {
