@@ -3,14 +3,13 @@
 //! A [`Root`] is opened once; what is below it is found by the kernel with `RESOLVE_BENEATH`, which no `..`, link or
 //! race can leave. Opening is done by the leader and may touch the disk: a root belongs on a local file system.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::{File, Metadata};
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,13 +17,10 @@ use hipflask_http::conditional::{self, Outcome, Validators};
 use hipflask_http::range::{self, Ranges};
 use hipflask_http::{RequestHead, date};
 
-use crate::body::{BodyError, BodySource};
 use crate::media;
 use crate::reply::Reply;
 use crate::sys;
 
-/// How much of a file is read at once for a response in parts.
-const PIECE: usize = 64 * 1024;
 const UNSATISFIABLE: &[u8] =
     b"<!doctype html>\n<html lang=en>\n<title>416 Requested Range Not Satisfiable</title>\n\
 <h1>Requested Range Not Satisfiable</h1>\n<p>The server cannot provide the requested range.</p>\n";
@@ -165,40 +161,13 @@ impl FileReply {
                 add(reply, b"Content-Range", range::unsatisfied_range(self.size).as_bytes());
                 reply.body(UNSATISFIABLE);
             }
-            Ranges::Parts(parts) => match parts.as_slice() {
-                [part] => {
-                    self.describe(reply, 206, &etag, true);
-                    add(reply, b"Accept-Ranges", b"bytes");
-                    add(reply, b"Content-Range", range::content_range(part, self.size).as_bytes());
-                    reply.file(self.file, part.start, part.end - part.start);
-                }
-                parts => self.send_parts(reply, &etag, parts),
-            },
+            Ranges::Part(part) => {
+                self.describe(reply, 206, &etag, true);
+                add(reply, b"Accept-Ranges", b"bytes");
+                add(reply, b"Content-Range", range::content_range(&part, self.size).as_bytes());
+                reply.file(self.file, part.start, part.end - part.start);
+            }
         }
-    }
-
-    /// Answers with several ranges (RFC 9110 §14.6).
-    fn send_parts(self, reply: &mut Reply<'_>, etag: &str, parts: &[Range<u64>]) {
-        // Two hashes of what tells this file from others: a client's file can contain it only by design of its owner.
-        let boundary =
-            format!("{:08x}{:016x}", adler32(&self.path), self.modified.1.unsigned_abs() ^ self.size);
-        let content_type = self.content_type();
-        let mut segments = VecDeque::new();
-        for part in parts {
-            let head = range::part_head(&boundary, &content_type, part, self.size);
-            segments.push_back(Segment::Text(head.into_bytes()));
-            segments.push_back(Segment::File(part.clone()));
-        }
-        segments.push_back(Segment::Text(range::last_boundary(&boundary).into_bytes()));
-        let length = segments.iter().map(Segment::length).sum();
-        reply.start(206, None);
-        self.describe_fields(reply, etag, false);
-        add(reply, b"Content-Type", format!("multipart/byteranges; boundary={boundary}").as_bytes());
-        if let Some(modified) = self.last_modified() {
-            add(reply, b"Last-Modified", &modified);
-        }
-        add(reply, b"Accept-Ranges", b"bytes");
-        reply.stream(Box::new(Parts { file: self.file, segments }), Some(length));
     }
 
     /// `"mtime-size-adler32(path)"`, with the time as Python writes a float.
@@ -293,49 +262,6 @@ fn adler32(bytes: &[u8]) -> u32 {
         b %= PRIME;
     }
     b << 16 | a
-}
-
-enum Segment {
-    Text(Vec<u8>),
-    File(Range<u64>),
-}
-
-impl Segment {
-    fn length(&self) -> u64 {
-        match self {
-            Segment::Text(text) => text.len() as u64,
-            Segment::File(part) => part.end - part.start,
-        }
-    }
-}
-
-/// The body of a `multipart/byteranges` response.
-struct Parts {
-    file: File,
-    segments: VecDeque<Segment>,
-}
-
-impl BodySource for Parts {
-    fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, BodyError> {
-        while out.len() < PIECE {
-            match self.segments.front_mut() {
-                None => return Ok(false),
-                Some(Segment::Text(text)) => out.append(text),
-                Some(Segment::File(part)) if part.start < part.end => {
-                    let at = out.len();
-                    let count = usize::try_from(part.end - part.start).unwrap_or(PIECE).min(PIECE);
-                    out.resize(at + count, 0);
-                    let room = out.get_mut(at..).unwrap_or_default();
-                    self.file.read_exact_at(room, part.start).map_err(|error| BodyError::Io(error.kind()))?;
-                    part.start += count as u64;
-                    continue;
-                }
-                Some(Segment::File(_)) => {}
-            }
-            self.segments.pop_front();
-        }
-        Ok(true)
-    }
 }
 
 fn is_plain(part: &[u8]) -> bool {
