@@ -921,7 +921,11 @@ impl<'a, 'py> Reader<'a, 'py> {
             self.take(b':')?;
             self.skip_space();
             let value = self.value()?;
-            dict.set_item(self.key(&key), value)?;
+            let name = match &key {
+                Cow::Borrowed(text) => self.key(text),
+                Cow::Owned(text) => PyString::new(self.py, text),
+            };
+            dict.set_item(name, value)?;
             self.skip_space();
             if self.peek() == Some(b'}') {
                 self.at += 1;
@@ -941,14 +945,12 @@ impl<'a, 'py> Reader<'a, 'py> {
     }
 
     /// A key as Python's string, the same one as before where it is remembered.
-    fn key(&mut self, key: &Cow<'a, str>) -> Bound<'py, PyString> {
-        let (Cow::Borrowed(text), [first, .., last]) = (key, key.as_bytes()) else {
-            return PyString::new(self.py, key);
-        };
+    fn key(&mut self, text: &'a str) -> Bound<'py, PyString> {
+        let [first, .., last] = text.as_bytes() else { return PyString::new(self.py, text) };
         let place = usize::from(*first) ^ usize::from(*last).rotate_left(2) ^ text.len().rotate_left(3);
         let Some(kept) = self.keys.get_mut(place % KEYS) else { return PyString::new(self.py, text) };
         match kept {
-            Some((known, object)) if known == text => object.clone(),
+            Some((known, object)) if *known == text => object.clone(),
             _ => kept.insert((text, PyString::new(self.py, text))).1.clone(),
         }
     }
