@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import http.client
+import logging
 import socket
 import threading
 
@@ -13,7 +14,7 @@ from websockets.exceptions import ConnectionClosed as ClientClosed
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from hipflask import Blueprint, Flask, Response, _core, abort, g, request, session
+from hipflask import Blueprint, Flask, Response, _core, abort, current_app, g, request, session
 from hipflask.websocket import ConnectionClosed
 
 PATIENCE = 20
@@ -497,3 +498,128 @@ def test_an_app_with_middleware_has_websockets_too(app, serve):
 def test_without_our_server_there_are_no_websockets(echo):
     headers = {"Upgrade": "websocket", "Connection": "upgrade"}
     assert echo.test_client().get("/echo", headers=headers).status_code == 501
+
+
+# Functions that the engine calls: no thread waits.
+
+
+@pytest.fixture
+def held(app: Flask):
+    """At `/ws/<room>` messages are answered by a function; `app.ends` has the ends."""
+    app.ends = []
+    app.ended = threading.Semaphore(0)
+
+    @app.websocket("/ws/<room>")
+    def view(ws, room):
+        @ws.on_message
+        def answer(message):
+            if message == "error":
+                raise ZeroDivisionError("in a function")
+            if message == "close":
+                ws.close(4001, "as asked")
+                return
+            if message == "abort":
+                abort(403)
+            ws.send(f"{room} {message} {request.path} {session.get('name')} {current_app.name}")
+
+        @ws.on_close
+        def end(reason, message):
+            app.ends.append((reason, message, request.path))
+            app.ended.release()
+
+    return app
+
+
+def test_functions_get_messages_in_order_and_hold_no_thread(held, serve):
+    live = serve(held)
+    with live.connect("/ws/a") as one, live.connect("/ws/b") as two:
+        for number in range(300):
+            one.send(str(number))
+            two.send(str(number))
+        for number in range(300):
+            assert one.recv(timeout=PATIENCE) == f"a {number} /ws/a None test_app"
+            assert two.recv(timeout=PATIENCE) == f"b {number} /ws/b None test_app"
+        assert live.server.websocket_threads[0] == 0
+        one.close(4000, "bye")
+        assert held.ended.acquire(timeout=PATIENCE)
+        assert held.ends == [(4000, "bye", "/ws/a")]
+
+
+@pytest.mark.parametrize(
+    ("message", "end"), [("error", (1011, "")), ("close", (4001, "as asked")), ("abort", (1008, ""))]
+)
+def test_a_function_ends_the_connection(held, serve, caplog, message, end):
+    with serve(held).connect("/ws/a") as client:
+        client.send("before")
+        assert client.recv(timeout=PATIENCE)
+        client.send(message)
+        assert closed(client) == end
+    assert held.ended.acquire(timeout=PATIENCE)
+    assert held.ends == [(*end, "/ws/a")]
+    logged = [
+        record for record in caplog.records if record.exc_info and record.exc_info[0] is ZeroDivisionError
+    ]
+    assert len(logged) == (1 if message == "error" else 0)
+    if logged:
+        assert "in answer" in logging.Formatter().formatException(logged[0].exc_info)
+
+
+def test_functions_have_teardown_after_each_message(held, serve):
+    calls: list[object] = []
+    held.teardown_request(lambda error: calls.append(error))
+    with serve(held).connect("/ws/a") as client:
+        for _ in range(2):
+            client.send("m")
+            client.recv(timeout=PATIENCE)
+        client.send("close")
+        closed(client)
+    assert held.ended.acquire(timeout=PATIENCE)
+    # The view, three messages; that of the end may still be on its way.
+    assert calls[:4] == [None] * 4
+
+
+def test_a_function_that_blocks_does_not_delay_others(app, serve):
+    go = threading.Event()
+
+    @app.websocket("/ws")
+    def view(ws):
+        @ws.on_message
+        def answer(message):
+            if message == "wait":
+                go.wait(PATIENCE)
+            ws.send(message)
+
+    live = serve(app)
+    with live.connect("/ws") as slow, live.connect("/ws") as fast:
+        for _ in range(30):
+            fast.send("quick")
+            assert fast.recv(timeout=PATIENCE) == "quick"
+        slow.send("wait")
+        for _ in range(30):
+            fast.send("quick")
+            assert fast.recv(timeout=PATIENCE) == "quick"
+        go.set()
+        assert slow.recv(timeout=PATIENCE) == "wait"
+
+
+def test_a_stop_tells_the_function(held, serve):
+    live = serve(held)
+    with live.connect("/ws/a") as client:
+        client.send("m")
+        client.recv(timeout=PATIENCE)
+        assert live.server.stop(PATIENCE, PATIENCE)
+        assert closed(client) == (1001, "the server stops")
+    assert held.ends == [(1001, "the server stops", "/ws/a")]
+
+
+def test_coroutine_functions_are_for_async_views(app, serve, caplog):
+    @app.websocket("/ws")
+    def view(ws):
+        ws.accept()
+
+        @ws.on_message
+        async def answer(message):
+            pass
+
+    with serve(app).connect("/ws") as client:
+        assert closed(client) == (1011, "")

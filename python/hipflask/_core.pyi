@@ -706,6 +706,19 @@ class Connection:
     def send_now(self, data: str | bytes | bytearray | memoryview) -> bool: ...
     def when_sent(self, call: Callable[[], object]) -> None: ...
     def close(self, code: int, reason: str) -> None: ...
+    def hold(
+        self,
+        handshake: Handshake,
+        request: object,
+        times: HandlerTimes,
+        functions: tuple[
+            Callable[[Any], object], Callable[[int, str], object] | None, Callable[[BaseException], object]
+        ],
+    ) -> None: ...
+
+@final
+class HandlerTimes:
+    def __new__(cls) -> Self: ...
 
 @final
 class LaterLine:

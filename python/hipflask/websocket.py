@@ -19,13 +19,14 @@ from .werkzeug.exceptions import Forbidden, HTTPException
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-    from typing import Any, TypeAlias
+    from typing import Any, TypeAlias, TypeVar
 
-    from ._core import Connection, Handshake
+    from ._core import Connection, HandlerTimes, Handshake
     from .wrappers import Request
 
     Data: TypeAlias = str | bytes | bytearray | memoryview
     Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+    F = TypeVar("F", bound=Callable[..., Any])
 
 #: The most bytes of a message from the client, unless `WEBSOCKET_MAX_MESSAGE_SIZE` says otherwise: messages
 #: are held in memory. Longer ones end the connection with 1009.
@@ -85,6 +86,15 @@ class Options:
         self.compression = compression
         self.ping_interval = ping_interval
         self.ping_timeout = ping_timeout
+        self._times: HandlerTimes | None = None
+
+    def times(self) -> HandlerTimes:
+        """Return what the engine knows about how long the route's handlers take."""
+        if self._times is None:
+            from ._core import HandlerTimes
+
+            self._times = HandlerTimes()
+        return self._times
 
 
 class _Socket:
@@ -101,7 +111,7 @@ class _Socket:
             if name in offered:
                 self._protocol = name
                 break
-        self._handler: Callable[..., Any] | None = None
+        self._request = request
         self._is_closed_here = False
 
     @property
@@ -176,6 +186,9 @@ class _Socket:
         self._is_closed_here = self.connected
         self._open().close(1000 if reason is None else reason, message or "")
 
+    def _hold(self) -> bool:
+        return False
+
     def _fail(self, error: BaseException) -> bool:
         """End the connection after an error in the view; give whether that was no error."""
         self._report()
@@ -188,11 +201,12 @@ class _Socket:
         return False
 
     def _end(self, value: Any) -> Any:
-        """End the connection after the view; give the response."""
+        """End the connection after the view, or let the engine hold it; give the response."""
         self._report()
         if self._connection is None and value is not None:
             return value
-        self._close(1000, None)
+        if not self._hold():
+            self._close(1000, None)
         # Nobody gets it: it is for `after_request` functions and signals.
         return current_app.response_class(status=101)
 
@@ -200,8 +214,12 @@ class _Socket:
 class WebSocket(_Socket):
     """A WebSocket in a view.
 
-    It opens when first used. A thread waits while the view does; see the configuration's `WEBSOCKET_THREADS`.
+    It opens when first used. A thread waits while the view does; their number is bounded by the
+    configuration's `WEBSOCKET_THREADS`. With `on_message` none waits.
     """
+
+    _on_message: Callable[..., Any] | None = None
+    _on_close: Callable[..., Any] | None = None
 
     def accept(self, subprotocol: str | None = None, headers: Headers = ()) -> None:
         """Open the connection now; without this, it opens with the first message taken or sent.
@@ -248,6 +266,51 @@ class WebSocket(_Socket):
             message: Why, in at most 123 bytes of UTF-8.
         """
         self._close(reason, message)
+
+    def on_message(self, function: F) -> F:
+        """Decorate a function that gets each message, and let the view return: no thread waits then.
+
+        After the view the engine holds the connection and calls the function as it calls views, with the
+        request's context, for one message at a time and in order. `send` and `close` work as before, from
+        everywhere.
+
+        Raises:
+            TypeError: For a coroutine function: an `async def` view holds no thread anyway.
+        """
+        self._on_message = _plain(function)
+        return function
+
+    def on_close(self, function: F) -> F:
+        """Decorate a function that gets close code and message after the last message.
+
+        Only a connection that is held for `on_message` calls it.
+        """
+        self._on_close = _plain(function)
+        return function
+
+    def _hold(self) -> bool:
+        on_message = self._on_message
+        if on_message is None:
+            return False
+        functions = (on_message, self._over, self._handler_failed)
+        self._open().hold(self._handshake, self._request, self._options.times(), functions)
+        return True
+
+    def _over(self, reason: int, message: str) -> None:
+        """Report the end of a connection that was held. Called by the engine."""
+        self._report()
+        if self._on_close is not None:
+            self._on_close(reason, message)
+
+    def _handler_failed(self, error: BaseException) -> None:
+        """End the connection after an error in `on_message` or `on_close`. Called by the engine."""
+        if self._fail(error):
+            return
+        from . import signals
+
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        signals.send("got_request_exception", app, exception=error)
+        app.log_exception((type(error), error, error.__traceback__))
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Give messages until the connection is closed."""
@@ -363,6 +426,14 @@ def view_of(function: Callable[..., Any], options: Options) -> Callable[..., Any
         return socket._end(value)
 
     return update_wrapper(view, function)
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    from .app import _is_coroutine_function
+
+    if _is_coroutine_function(function):
+        raise TypeError("The engine calls plain functions: make the view an 'async def' function instead.")
+    return function
 
 
 def _request() -> Request:

@@ -7,20 +7,21 @@
 //! Implements: RFC 6455 and RFC 7692 on the server's side; see `hipflask/websocket.py` for what views see.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use hipflask_http::RequestHead;
 use hipflask_http::websocket::{
     self, Control, Decoder, DeflatePolicy, Encoder, Event, HandshakeError, Kind, Limits, Role, code,
 };
-use hipflask_server::{Deferred, Outlet, Piece, Request, Upgraded};
+use hipflask_server::{Deferred, Outlet, Piece, Request, RouteHistory, Runner, Task, Upgraded, Work};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
 
 use crate::answer;
+use crate::context;
 use crate::dispatch::{Dispatcher, Ticket};
 use crate::environ::{EngineRequest, environ_from_engine};
 use crate::later::{Line, Ring};
@@ -37,6 +38,8 @@ const SEND_HIGH: usize = 256 * 1024;
 const SEND_LOW: usize = 64 * 1024;
 /// Messages up to this size are framed with the interpreter held: giving it back would take longer.
 const SMALL: usize = 4096;
+/// Messages that a handler gets in one go before others have their turn.
+const SHARE: usize = 64;
 /// The stack of a thread that runs a view; only what is touched takes memory.
 const STACK: usize = 8 << 20;
 /// Threads that views of WebSockets may hold, unless `WEBSOCKET_THREADS` says otherwise. 64: some 50 KiB each.
@@ -225,6 +228,37 @@ struct Inbox {
     waiting: usize,
     /// The task that waits.
     ring: Option<Arc<Ring>>,
+    /// What gets the messages instead of a view.
+    handler: Option<Arc<Handler>>,
+    /// A thread is at the handler, or is about to.
+    handling: bool,
+    /// The handler has been told of the end.
+    told: bool,
+}
+
+/// Functions that the engine calls with messages, as an app's views are called.
+struct Handler {
+    on_message: Py<PyAny>,
+    on_close: Option<Py<PyAny>>,
+    on_error: Py<PyAny>,
+    /// The handshake's request: each call has its context.
+    request: Py<PyAny>,
+    dispatcher: Arc<Dispatcher>,
+    history: Arc<RouteHistory>,
+    /// None if the connection was over before.
+    runner: Option<Runner>,
+}
+
+/// How long the handlers of a route's messages take; decides where they run.
+#[pyclass(frozen, module = "hipflask._core")]
+pub(crate) struct HandlerTimes(Arc<RouteHistory>);
+
+#[pymethods]
+impl HandlerTimes {
+    #[new]
+    fn new() -> Self {
+        Self(Arc::new(RouteHistory::new(None)))
+    }
 }
 
 struct Output {
@@ -240,11 +274,13 @@ struct Socket {
     output: Mutex<Output>,
     outlet: OnceLock<Outlet>,
     line: Arc<Line>,
+    this: Weak<Self>,
 }
 
 impl Socket {
     fn new(encoder: Encoder, line: Arc<Line>) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             inbox: Mutex::default(),
             arrived: Condvar::new(),
             output: Mutex::new(Output { encoder, closed: false }),
@@ -258,19 +294,59 @@ impl Socket {
     }
 
     /// Wakes whoever waits for a message.
-    fn tell(&self, mut inbox: MutexGuard<'_, Inbox>) {
+    fn tell(self: &Arc<Self>, mut inbox: MutexGuard<'_, Inbox>) {
         if inbox.waiting > 0 {
             self.arrived.notify_all();
         }
         let ring = inbox.ring.take();
+        let handler = inbox.handler.as_ref().filter(|_| !inbox.handling).map(Arc::clone);
+        inbox.handling |= handler.is_some();
         drop(inbox);
         if let Some(ring) = ring {
             self.line.ring(ring);
         }
+        if let Some(handler) = handler {
+            self.handle_soon(&handler);
+        }
+    }
+
+    /// Has the engine call the handler with what is in the inbox.
+    fn handle_soon(self: &Arc<Self>, handler: &Handler) {
+        if let Some(runner) = &handler.runner {
+            let task: Arc<dyn Task> = Arc::clone(self) as Arc<dyn Task>;
+            runner.run(Work { task, history: Arc::clone(&handler.history) });
+        }
+    }
+
+    /// Calls the handler with some messages, and with the end once it has come. Attached; one thread at a time.
+    fn handle(self: &Arc<Self>, py: Python<'_>) {
+        for count in 1.. {
+            let mut inbox = locked(&self.inbox);
+            let Some(handler) = inbox.handler.as_ref().map(Arc::clone) else { return };
+            let message = self.pop(&mut inbox);
+            let over = match (&message, &inbox.over) {
+                (None, Some(over)) if !inbox.told => Some(over.clone()),
+                _ => None,
+            };
+            inbox.told |= over.is_some();
+            if message.is_none() && over.is_none() {
+                inbox.handling = false;
+                // Nothing comes after the end: what the handler refers to must not be kept alive by it.
+                let ended = if inbox.told { inbox.handler.take() } else { None };
+                drop(inbox);
+                drop(ended);
+                return;
+            }
+            drop(inbox);
+            handler.call(py, message, over);
+            if count >= SHARE && handler.runner.is_some() {
+                return self.handle_soon(&handler);
+            }
+        }
     }
 
     /// Leaves a message to the view.
-    fn deliver(&self, message: Message, outlet: &Outlet) {
+    fn deliver(self: &Arc<Self>, message: Message, outlet: &Outlet) {
         let mut inbox = locked(&self.inbox);
         if inbox.over.is_some() {
             return;
@@ -298,14 +374,14 @@ impl Socket {
     }
 
     /// Notes how the connection ended, the first time.
-    fn end(&self, over: Over) {
+    fn end(self: &Arc<Self>, over: Over) {
         let mut inbox = locked(&self.inbox);
         inbox.over.get_or_insert(over);
         self.tell(inbox);
     }
 
     /// Notes how the connection ends, says goodbye with `code`, unless that was done, and ends it when all is out.
-    fn close(&self, outlet: &Outlet, code: Option<u16>, over: Over) {
+    fn close(self: &Arc<Self>, outlet: &Outlet, code: Option<u16>, over: Over) {
         let mut output = locked(&self.output);
         if !std::mem::replace(&mut output.closed, true) {
             let mut frame = Vec::new();
@@ -334,6 +410,59 @@ impl Socket {
     fn over(&self) -> Over {
         let over = locked(&self.inbox).over.clone();
         over.unwrap_or(Over::new(code::ABNORMAL, ""))
+    }
+}
+
+impl Task for Socket {
+    fn run(&self) {
+        // The engine has attached this thread already, so this only tells PyO3.
+        if let Some(this) = self.this.upgrade() {
+            Python::attach(|py| this.handle(py));
+        }
+    }
+}
+
+impl Handler {
+    /// Calls one of the functions in the context of the handshake's request.
+    fn call(&self, py: Python<'_>, message: Option<Message>, over: Option<Over>) {
+        let called = self.within(py, || match (message, over) {
+            (Some(message), _) => self.on_message.call1(py, (message.into_python(py),)).map(drop),
+            (None, Some(over)) => match &self.on_close {
+                Some(on_close) => on_close.call1(py, (over.code, over.reason)).map(drop),
+                None => Ok(()),
+            },
+            (None, None) => Ok(()),
+        });
+        if let Err(error) = called {
+            serve::log_error(py, &error, "while a WebSocket's message was handled");
+        }
+    }
+
+    fn within(&self, py: Python<'_>, run: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
+        let app = self.dispatcher.app().bind(py);
+        let hooks = self.dispatcher.hooks();
+        let sessions = hooks.and_then(|hooks| hooks.cookie_sessions.as_ref());
+        let (frame, token) = context::push(py, app, self.request.bind(py), sessions)?;
+        let ran = run();
+        let error = ran.as_ref().err().map(|error| error.value(py).clone().into_any());
+        let failed = match &ran {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let value = error.value(py);
+                value.setattr(intern!(py, "__traceback__"), error.traceback(py))?;
+                self.on_error.call1(py, (value,)).map(drop)
+            }
+        };
+        let ended = match hooks {
+            Some(hooks) if hooks.has_no_functions(py) && !hooks.signals.any_heard(py)? => Ok(()),
+            _ => app
+                .call_method1(intern!(py, "do_teardown_request"), (error.clone(),))
+                .and_then(|_| app.call_method1(intern!(py, "do_teardown_appcontext"), (error,)))
+                .map(drop),
+        };
+        frame.bind(py).get().end(py)?;
+        context::pop(py, &token)?;
+        failed.and(ended)
     }
 }
 
@@ -595,6 +724,42 @@ impl Connection {
         Ok(())
     }
 
+    /// Have functions called with what comes, on the engine's threads, instead of receiving it. Returns at once.
+    ///
+    /// Args:
+    ///     handshake: What opened the connection.
+    ///     request: Each call has the context of this request.
+    ///     times: Those of the route.
+    ///     on_message: Called with each message, one at a time.
+    ///     on_close: Called with close code and reason after the last message.
+    ///     on_error: Called with what one of them raised.
+    fn hold(
+        &self,
+        py: Python<'_>,
+        handshake: &Bound<'_, Handshake>,
+        request: Py<PyAny>,
+        times: &Bound<'_, HandlerTimes>,
+        functions: (Py<PyAny>, Option<Py<PyAny>>, Py<PyAny>),
+    ) {
+        let (on_message, on_close, on_error) = functions;
+        let handler = Handler {
+            on_message,
+            on_close,
+            on_error,
+            request,
+            dispatcher: Arc::clone(&handshake.get().handoff.dispatcher),
+            history: Arc::clone(&times.get().0),
+            runner: self.socket.outlet.get().and_then(Outlet::runner),
+        };
+        let mut inbox = locked(&self.socket.inbox);
+        inbox.handling = true;
+        let before = inbox.handler.replace(Arc::new(handler));
+        drop(inbox);
+        drop(before);
+        // What has come already, and may be all that comes.
+        self.socket.handle(py);
+    }
+
     /// Close code and reason once the connection is over, else None.
     #[getter]
     fn over(&self) -> Option<(u16, String)> {
@@ -765,5 +930,6 @@ fn write_error(deferred: &mut Deferred) {
 /// Adds this file's names to `hipflask._core`.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Handshake>()?;
-    module.add_class::<Connection>()
+    module.add_class::<Connection>()?;
+    module.add_class::<HandlerTimes>()
 }

@@ -189,6 +189,11 @@ impl<H: Handler> Engine<H> {
                     self.work(*call, &mut here);
                     Some(Done::Call)
                 }
+                Job::Work(work) => {
+                    done = Done::Call;
+                    self.run(&work, &mut here);
+                    Some(Done::Call)
+                }
                 Job::Stream(stream) => {
                     done = Done::Stream;
                     match stream {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use hipflask_http::response::BodyFraming;
 
+use crate::task::Runner;
 use crate::waker::Waker;
 
 /// What ends a chunk, and what ends a body in chunks.
@@ -411,6 +412,11 @@ impl Outlet {
             state.extras().farewell = Some(piece);
             Shared::wake(state);
         }
+    }
+
+    /// What runs tasks for this connection, once it is connected.
+    pub fn runner(&self) -> Option<Runner> {
+        self.0.lock().place.as_ref().map(|(waker, _)| Runner::new(waker))
     }
 
     /// Reads no more from an upgraded connection: the client has to wait.

@@ -15,6 +15,7 @@ use crate::conn::Conn;
 use crate::engine::Pump;
 use crate::history::RouteHistory;
 use crate::reactor::Reactor;
+use crate::task::Work;
 use crate::word::Lead;
 
 /// A request for a worker.
@@ -27,10 +28,17 @@ pub(crate) struct Call<T> {
     pub(crate) history: Arc<RouteHistory>,
 }
 
+/// What waits for a worker.
+enum Queued<T> {
+    Call(Box<Call<T>>),
+    Work(Work),
+}
+
 /// What a thread may do next.
 pub(crate) enum Job<T> {
     Lead(Lead<Reactor<T>>),
     Call(Box<Call<T>>),
+    Work(Work),
     Stream(StreamJob<T>),
     End,
 }
@@ -45,8 +53,8 @@ pub(crate) enum StreamJob<T> {
 
 struct Queues<T> {
     lead: Option<Lead<Reactor<T>>>,
-    probation: VecDeque<Box<Call<T>>>,
-    calls: VecDeque<Box<Call<T>>>,
+    probation: VecDeque<Queued<T>>,
+    calls: VecDeque<Queued<T>>,
     streams: VecDeque<StreamJob<T>>,
     /// Threads that wait for a job.
     idle: usize,
@@ -71,7 +79,7 @@ pub(crate) struct Pool<T> {
     most: usize,
     /// Streams that are asked at the same time, at most.
     most_streams: usize,
-    queue: usize,
+    longest: usize,
 }
 
 impl<T> Pool<T> {
@@ -96,7 +104,7 @@ impl<T> Pool<T> {
             wants_room: AtomicBool::new(false),
             most,
             most_streams: most.saturating_sub(reserve).max(1),
-            queue: queue.max(1),
+            longest: queue.max(1),
         }
     }
 
@@ -106,13 +114,19 @@ impl<T> Pool<T> {
 
     /// Whether a further call must be refused.
     pub(crate) fn is_full(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) >= self.queue
+        self.waiting.load(Ordering::Relaxed) >= self.longest
+    }
+
+    /// Whether calls wait or run.
+    pub(crate) fn is_busy(&self) -> bool {
+        let queues = self.lock();
+        queues.running > 0 || !queues.calls.is_empty() || !queues.probation.is_empty()
     }
 
     /// Whether connections that were refused may be read again; if not, the next worker that makes room tells.
     pub(crate) fn has_room(&self) -> bool {
         self.wants_room.store(true, Ordering::SeqCst);
-        let room = self.waiting.load(Ordering::SeqCst) <= self.queue / 2;
+        let room = self.waiting.load(Ordering::SeqCst) <= self.longest / 2;
         if room {
             self.wants_room.store(false, Ordering::SeqCst);
         }
@@ -133,6 +147,16 @@ impl<T> Pool<T> {
     /// Queues a call; true if the caller must start a thread.
     #[must_use]
     pub(crate) fn call(&self, call: Box<Call<T>>, probation: bool) -> bool {
+        self.queue(Queued::Call(call), probation)
+    }
+
+    /// As [`Pool::call`], for work that belongs to no request.
+    #[must_use]
+    pub(crate) fn work(&self, work: Work, probation: bool) -> bool {
+        self.queue(Queued::Work(work), probation)
+    }
+
+    fn queue(&self, call: Queued<T>, probation: bool) -> bool {
         let mut queues = self.lock();
         if probation {
             queues.probation.push_back(call);
@@ -236,8 +260,12 @@ impl<T> Pool<T> {
                 if let Some(call) = call {
                     queues.running += 1;
                     let left = self.waiting.fetch_sub(1, Ordering::SeqCst) - 1;
-                    let tell = left <= self.queue / 2 && self.wants_room.swap(false, Ordering::SeqCst);
-                    return (Job::Call(call), tell);
+                    let tell = left <= self.longest / 2 && self.wants_room.swap(false, Ordering::SeqCst);
+                    let job = match call {
+                        Queued::Call(call) => Job::Call(call),
+                        Queued::Work(work) => Job::Work(work),
+                    };
+                    return (job, tell);
                 }
                 if queues.streaming < self.most_streams
                     && let Some(job) = queues.streams.pop_front()

@@ -15,6 +15,7 @@ use crate::config::{Config, Timeouts};
 use crate::conn::{Conn, Phase, READ};
 use crate::exchange::{Address, ConnInfo};
 use crate::sys::{self, Bell, Event, Interest, Poller};
+use crate::task::Work;
 use crate::timer::{Timer, Wheel};
 use crate::tls::{Tls, TlsError};
 use crate::transport::Transport;
@@ -105,6 +106,8 @@ pub(crate) struct Reactor<T> {
     pub(crate) again: VecDeque<u64>,
     /// Connections whose outlets have been given something.
     pub(crate) woken: VecDeque<u64>,
+    /// Work that belongs to no request.
+    pub(crate) work: VecDeque<Work>,
     /// Connections that are not read until the workers' queue is shorter.
     pub(crate) throttled: Vec<u64>,
     /// The client of this deferred request ended with the last event.
@@ -154,6 +157,7 @@ impl<T> Reactor<T> {
             returned: VecDeque::new(),
             again: VecDeque::new(),
             woken: VecDeque::new(),
+            work: VecDeque::new(),
             throttled: Vec::new(),
             gone: None,
             slots: Vec::new(),
@@ -526,6 +530,7 @@ impl<T> Reactor<T> {
             || !self.returned.is_empty()
             || !self.again.is_empty()
             || !self.woken.is_empty()
+            || !self.work.is_empty()
     }
 
     /// Takes in what has reached the listeners, unless that is left to others, and closes them.

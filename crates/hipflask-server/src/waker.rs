@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::sys::Bell;
+use crate::task::Work;
 
 /// Wakes the leader; shared by the engine and by whoever feeds a connection from outside.
 pub(crate) struct Waker {
@@ -14,6 +15,8 @@ pub(crate) struct Waker {
     full: AtomicBool,
     /// Connections whose outlets have changed, each at most once.
     tokens: Mutex<Vec<u64>>,
+    /// Work from outside.
+    work: Mutex<Vec<Work>>,
 }
 
 impl Waker {
@@ -23,6 +26,7 @@ impl Waker {
             asleep: AtomicBool::new(false),
             full: AtomicBool::new(false),
             tokens: Mutex::new(Vec::new()),
+            work: Mutex::new(Vec::new()),
         }
     }
 
@@ -48,6 +52,22 @@ impl Waker {
     pub(crate) fn look_after(&self, token: u64) {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).push(token);
         self.call();
+    }
+
+    /// Queues work for the engine.
+    pub(crate) fn run(&self, work: Work) {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+        self.call();
+    }
+
+    /// The work that has come since the last time.
+    pub(crate) fn take_work(&self, into: &mut impl Extend<Work>) {
+        into.extend(self.work.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
+    }
+
+    /// Whether something has come that nobody has looked at.
+    pub(crate) fn has_call(&self) -> bool {
+        self.full.load(Ordering::SeqCst)
     }
 
     /// Whether the inboxes hold something; cheap. From now on new things are told anew.

@@ -12,7 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{App, Client, Live};
-use hipflask_server::{Config, Outlet, OutletError, Piece, Timeouts, Upgraded};
+use hipflask_server::{
+    Config, Notice, Outlet, OutletError, Piece, RouteHistory, Task, Timeouts, Upgraded, Work,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -567,4 +569,86 @@ fn an_upgraded_connection_ends_in_every_way_and_its_protocol_is_told_once() {
     assert!(client.is_closed());
     until(|| gone.times() == 5);
     assert!(live.running.wait_timeout(PATIENCE));
+}
+
+/// Gives each line to a task, which sends it back; one at a time.
+struct Delegating {
+    lines: Arc<Lines>,
+    history: Arc<RouteHistory>,
+}
+
+struct Lines {
+    waiting: Mutex<(Vec<Vec<u8>>, bool)>,
+    outlet: Mutex<Option<Outlet>>,
+}
+
+impl Task for Lines {
+    fn run(&self) {
+        loop {
+            let mut waiting = self.waiting.lock().unwrap();
+            if waiting.0.is_empty() {
+                waiting.1 = false;
+                return;
+            }
+            let line = waiting.0.remove(0);
+            drop(waiting);
+            if line == b"panic\n" {
+                self.waiting.lock().unwrap().1 = false;
+                panic!("expected by this test");
+            }
+            if line == b"sleep\n" {
+                thread::sleep(Duration::from_millis(50));
+            }
+            self.outlet.lock().unwrap().as_ref().unwrap().send(Piece::from(line)).unwrap();
+        }
+    }
+}
+
+impl Upgraded for Delegating {
+    fn receive(&mut self, input: &mut Vec<u8>, outlet: &Outlet) -> bool {
+        self.lines.outlet.lock().unwrap().get_or_insert_with(|| outlet.clone());
+        while let Some(end) = input.iter().position(|byte| *byte == b'\n') {
+            let mut waiting = self.lines.waiting.lock().unwrap();
+            waiting.0.push(input.drain(..=end).collect());
+            if !std::mem::replace(&mut waiting.1, true) {
+                let task: Arc<dyn Task> = Arc::clone(&self.lines) as Arc<dyn Task>;
+                outlet.runner().unwrap().run(Work { task, history: Arc::clone(&self.history) });
+            }
+        }
+        true
+    }
+
+    fn gone(&mut self) {}
+}
+
+#[test]
+fn tasks_run_as_views_do() {
+    for inline in [Some(true), Some(false), None] {
+        let app = App::default().route("/delegate", Some(true), move |view| {
+            view.reply.start(101, None);
+            let lines = Lines { waiting: Mutex::default(), outlet: Mutex::default() };
+            let history = Arc::new(RouteHistory::new(inline));
+            view.reply.upgrade(Box::new(Delegating { lines: Arc::new(lines), history }));
+        });
+        let live = app.serve(Config::default());
+        let mut clients: Vec<_> = (0..10).map(|_| live.client()).collect();
+        for client in &mut clients {
+            client.send("GET /delegate HTTP/1.1\r\nHost: test\r\nUpgrade: x\r\n\r\n");
+            client.head();
+        }
+        for round in 0..5 {
+            for client in &mut clients {
+                client.send(format!("{round}\nsleep\n{round} again\n"));
+            }
+            for client in &mut clients {
+                let expected = format!("{round}\nsleep\n{round} again\n");
+                assert_eq!(client.exactly(expected.len()), expected.as_bytes());
+            }
+        }
+        clients[0].send("panic\n");
+        let is_panic = |notice: &Notice| matches!(notice, Notice::Panic(_));
+        until(|| live.app.notices.lock().unwrap().iter().any(is_panic));
+        clients[0].send("after\n");
+        clients[0].until(b"after\n");
+    }
 }

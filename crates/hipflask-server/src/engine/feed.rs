@@ -1,12 +1,17 @@
 //! What the leader does for connections that outlets feed, and for upgraded ones.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use crate::conn::{BATCH, Conn, Filled, Phase, Pushed};
 use crate::exchange::Notice;
 use crate::handler::Handler;
+use crate::history::Lane;
 use crate::outlet::Stage;
 use crate::reactor::Stopping;
+use crate::task::Work;
 
 use super::leader::Flow;
 use super::{Engine, Helm, Here, Link, message};
@@ -57,7 +62,7 @@ impl<H: Handler> Engine<H> {
         }
     }
 
-    fn feed_on(&self, conn: &mut Conn<H::Ticket>, stops: bool, now: std::time::Instant) -> Next {
+    fn feed_on(&self, conn: &mut Conn<H::Ticket>, stops: bool, now: Instant) -> Next {
         let Phase::Outlet(flow) = &mut conn.phase else { return Next::Go };
         if stops {
             flow.say_farewell();
@@ -119,6 +124,54 @@ impl<H: Handler> Engine<H> {
                 Next::Close
             }
         }
+    }
+
+    /// Runs work here, or sends it to a worker.
+    pub(super) fn assign(self: &Arc<Self>, lead: Helm<H>, work: Work, here: &mut Here<H>) -> Option<Helm<H>> {
+        let lane = work.history.lane();
+        if lane != Lane::Inline {
+            if self.pool.work(work, lane == Lane::Probation) {
+                self.spawn();
+            }
+            return Some(lead);
+        }
+        let proven = work.history.is_proven();
+        if self.unproven.load(Ordering::Relaxed) == proven {
+            self.unproven.store(!proven, Ordering::Relaxed);
+        }
+        work.history.starts_inline();
+        let away = lead.step_away();
+        if self.watchdog_sleeps.load(Ordering::SeqCst) {
+            self.wake_watchdog();
+        }
+        let took = self.perform_work(&work, here);
+        let back = away.back();
+        match back {
+            Some(_) => work.history.record(took),
+            None => {
+                work.history.record_retaken(took);
+                here.detach(&*self.handler);
+            }
+        }
+        work.history.ends_inline();
+        back
+    }
+
+    /// Runs work on a worker.
+    pub(super) fn run(&self, work: &Work, here: &mut Here<H>) {
+        let took = self.perform_work(work, here);
+        here.detach(&*self.handler);
+        work.history.record(took);
+    }
+
+    fn perform_work(&self, work: &Work, here: &mut Here<H>) -> Duration {
+        here.attach(&*self.handler);
+        let before = Instant::now();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work.task.run())) {
+            self.notice(&Notice::Panic(message(&*panic)));
+        }
+        here.clock = Instant::now();
+        here.clock - before
     }
 
     /// Ends the part of the outlet, and tells the access log. Detached.

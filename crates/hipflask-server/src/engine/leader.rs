@@ -72,8 +72,11 @@ impl<H: Handler> Engine<H> {
             } else if let Some(mut conn) = lead.returned.pop_front() {
                 lead.catch_up(&mut conn);
                 lead = self.advance(lead, conn, here)?;
+            } else if let Some(work) = lead.work.pop_front() {
+                lead = self.assign(lead, work, here)?;
             } else if self.waker.take_call() {
                 self.waker.take_tokens(&mut lead.woken);
+                self.waker.take_work(&mut lead.work);
                 let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
                 lead.returned.extend(inbox.drain(..));
             } else {
@@ -661,7 +664,7 @@ impl<H: Handler> Engine<H> {
                 }
             }
         }
-        if lead.open == 0 {
+        if lead.open == 0 && lead.work.is_empty() && !self.waker.has_call() && !self.pool.is_busy() {
             return true;
         }
         let late = match lead.stopping {
