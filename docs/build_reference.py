@@ -188,8 +188,32 @@ def contents() -> str:
     return "\n".join(out) + "\n"
 
 
+MARK = "<!-- The tables below are written by docs/build_reference.py from hipflask/settings.py. -->\n"
+
+
+def with_settings(text: str) -> str:
+    """The page on configuration with the server's settings as they are."""
+    from hipflask.settings import SETTINGS
+
+    out = [text.partition(MARK)[0] + MARK]
+    for heading, rows in SETTINGS.items():
+        out.append(f"### {heading}\n")
+        out.append("| setting | default | sets | because | beyond it |\n|---|---|---|---|---|")
+        for row in rows:
+            default = "" if row.default is None else f"`{row.kind.show(row.default)}`"
+            # What nobody has set has no value, but its reason says what happens.
+            reason = row.reason if default else f"(default: {row.reason})"
+            flags = f"`{row.name}`" + (f", `-{row.short}`" if row.short else "")
+            cells = (flags, default, row.text.replace("|", "or"), reason, row.beyond)
+            out.append("| " + " | ".join(cells) + " |")
+        out.append("")
+    return "\n".join(out)
+
+
 def main() -> None:
     """Write every page."""
+    configuration = REFERENCE.parent / "configuration.md"
+    configuration.write_text(with_settings(configuration.read_text()))
     REFERENCE.mkdir(exist_ok=True)
     for old in REFERENCE.glob("*.md"):
         old.unlink()

@@ -720,7 +720,12 @@ COMMANDS = [
     ("poetry run gunicorn --bind=127.0.0.1:80 a", "--app a --host 127.0.0.1 --port 80"),
     ("gunicorn -b unix:/run/a.sock 'a:make(1)'", "--app 'a:make(1)' --host unix:/run/a.sock"),
     ("gunicorn -b [::1]:80 --threads 4 --reload a", "--app a --host ::1 --port 80 --threads 4 --reload"),
-    ("gunicorn --access-logfile - -w2 a", "--app a --access-log"),
+    ("gunicorn --access-logfile - -w2 a", "--app a --access-log --workers 2"),
+    ("gunicorn --preload --max-requests 9 -u www a", "--app a --preload --max-requests 9 --user www"),
+    ("gunicorn --max-requests 0 -b :1 -b unix:a a", "--app a --bind 0.0.0.0:1 --bind unix:a"),
+    ("gunicorn --graceful-timeout 9 --keep-alive 5 a", "--app a --grace 9 --idle-timeout 5"),
+    ("gunicorn --certfile c.pem --keyfile k.pem a", "--app a --cert c.pem --key k.pem"),
+    ("gunicorn -b fd://3 -p /run/pid a", "--app a --bind fd:3 --pid-file /run/pid"),
     ("uwsgi --http :80 --module a:app --master", "--app a:app --host 0.0.0.0 --port 80"),
     ("uwsgi --http-socket=:80 --wsgi-file a.py --callable app", "--app a.py:app --host 0.0.0.0 --port 80"),
 ]
@@ -752,7 +757,11 @@ def test_options_are_found_in_files(production, project, name, text):
     (project / name).write_text(text)
     output = check(production).output
     assert f"{name} becomes:" in output
-    for part in ("--app app:app", "--host 0.0.0.0 --port 80", "workers", "one process serves with threads"):
+    for part in (
+        "--app app:app",
+        "--host 0.0.0.0 --port 80",
+        "--workers auto" if "conf" in name else "--workers 3",
+    ):
         assert part in output
 
 

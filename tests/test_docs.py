@@ -214,58 +214,13 @@ def test_links_lead_somewhere():
     assert dead == []
 
 
-def rust_defaults(path: str) -> dict[str, str]:
-    """The fields of the `Default` implementations in a file of the engine, as they are written there."""
-    text = (ROOT / path).read_text()
-    return dict(re.findall(r"(?m)^            (\w+): ([^{\n]+),$", text))
+def test_the_settings_are_those_of_the_server(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    from build_reference import with_settings
 
-
-def test_the_limits_are_those_of_the_code():
     text = (ROOT / "docs/configuration.md").read_text()
-    shown = {
-        cells[0]: cells[1]
-        for line in text.splitlines()
-        if line.startswith("| ") and len(cells := [cell.strip() for cell in line.strip("|").split("|")]) > 2
-    }
-    limits = rust_defaults("crates/hipflask-http/src/limits.rs")
-    code = limits | rust_defaults("crates/hipflask-server/src/config.rs")
-
-    def kib(name: str) -> str:
-        return f"{int(code[name].split(' * ')[0])} KiB"
-
-    def seconds(name: str) -> str:
-        number = re.search(r"\((\d+)\)", code[name])
-        assert number is not None
-        return f"{number[1]} {'ms' if 'millis' in code[name] else 's'}"
-
-    def count(name: str) -> str:
-        return f"{int(code[name]):,}"
-
-    assert shown["request line"] == kib("request_line")
-    assert shown["method"] == f"{code['method']} bytes"
-    assert shown["one field"] == kib("field")
-    assert shown["number of fields"] == code["fields"]
-    assert shown["the whole head"] == kib("head")
-    assert shown["empty lines before a request"] == code["empty_lines"]
-    assert (shown["body"], limits["body"]) == ("4 GiB", "4 << 30")
-    assert shown["chunk extensions, summed"] == kib("chunk_ext")
-    assert shown["trailers"] == f"{kib('trailers')}, {code['trailer_fields']} fields"
-    assert shown["views at the same time"] == code["threads"]
-    assert shown["requests that wait for a thread"] == count("queue")
-    assert shown["open connections"] == count("max_connections")
-    assert shown["kernel's queue"] == count("backlog")
-    assert f"a body up to {kib('buffer_body')} is read before the view is called" in text
-    assert ("at most 64 MiB for all such" in text, code["buffer_bodies"]) == (True, "64 * 1024 * 1024")
-    assert f"read and dropped up to {kib('drain_body')} to" in text
-    assert shown["for a head"].startswith(seconds("header"))
-    assert shown["pause in a body"] == seconds("body")
-    assert shown["rate of a body"].startswith(f"{code['body_rate']} bytes/s")
-    assert shown["idle connection"] == seconds("idle")
-    assert shown["pause in taking a response"] == seconds("write")
-    assert shown["rate of taking a response"].startswith(f"{code['write_rate']} bytes/s")
-    assert shown["reading on after closing"] == seconds("linger")
-    assert shown["graceful stop"] == seconds("grace")
-    assert shown["idle connections at a stop"] == seconds("last_call")
+    # If not: .venv/bin/python docs/build_reference.py
+    assert with_settings(text) == text
 
 
 def test_the_settings_are_those_of_flask():

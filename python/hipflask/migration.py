@@ -13,15 +13,16 @@ import os
 import shlex
 from typing import NamedTuple
 
-_ONE_PROCESS = "one process serves with threads; a view that waits holds nobody up"
+from .setting_types import SettingError, Switch
+from .settings import BY_NAME, parse
+
 _SERVICE = "left to the service manager (systemd, a container)"
-_NO_TLS = "no TLS yet: put a proxy such as Caddy or nginx in front"
 _NO_KILL = "no counterpart: a view that takes long is not cut off, and does not hold others up"
 _NOT_NEEDED = "not needed"
 
 # What becomes of an option. A text that begins with two dashes is an option of ours.
 _OPTIONS = {
-    "bind": "--host and --port",
+    "bind": "--bind",
     "threads": "--threads",
     "reload": "--reload",
     "reload_extra_file": "--extra-files",
@@ -30,25 +31,25 @@ _OPTIONS = {
     "accesslog": "--access-log",
     "chdir": "the directory in which the command is started",
     "env": "the environment, or --env-file",
-    "workers": _ONE_PROCESS,
+    "workers": "--workers",
     "worker_class": "threads of the engine take the place of every worker class",
-    "worker_connections": _NOT_NEEDED,
+    "worker_connections": "--max-connections",
     "worker_tmp_dir": _NOT_NEEDED,
-    "preload": _NOT_NEEDED,
-    "preload_app": _NOT_NEEDED,
-    "max_requests": _NOT_NEEDED,
-    "max_requests_jitter": _NOT_NEEDED,
-    "backlog": _NOT_NEEDED,
-    "reuse_port": _NOT_NEEDED,
+    "preload": "--preload",
+    "preload_app": "--preload",
+    "max_requests": "--max-requests",
+    "max_requests_jitter": "--max-requests-jitter",
+    "backlog": "--backlog",
+    "reuse_port": "not needed: workers share one socket",
     "no_sendfile": _NOT_NEEDED,
     "sendfile": _NOT_NEEDED,
     "timeout": _NO_KILL,
-    "graceful_timeout": "running requests have 30 seconds after a SIGTERM",
-    "keep_alive": "the engine closes connections that stay idle",
-    "keepalive": "the engine closes connections that stay idle",
-    "limit_request_line": "the engine has limits of its own",
-    "limit_request_fields": "the engine has limits of its own",
-    "limit_request_field_size": "the engine has limits of its own",
+    "graceful_timeout": "--grace",
+    "keep_alive": "--idle-timeout",
+    "keepalive": "--idle-timeout",
+    "limit_request_line": "--max-request-line",
+    "limit_request_fields": "--max-fields",
+    "limit_request_field_size": "--max-field",
     "forwarded_allow_ips": "werkzeug.middleware.proxy_fix.ProxyFix in the application",
     "proxy_allow_ips": "no counterpart: the PROXY protocol is not spoken",
     "proxy_protocol": "no counterpart: the PROXY protocol is not spoken",
@@ -62,16 +63,16 @@ _OPTIONS = {
     "disable_redirect_access_to_syslog": _NOT_NEEDED,
     "statsd_host": "no counterpart",
     "daemon": _SERVICE,
-    "pid": _SERVICE,
-    "pidfile": _SERVICE,
-    "user": _SERVICE,
-    "group": _SERVICE,
+    "pid": "--pid-file",
+    "pidfile": "--pid-file",
+    "user": "--user",
+    "group": "--group",
     "umask": _SERVICE,
     "name": _SERVICE,
     "proc_name": _SERVICE,
-    "keyfile": _NO_TLS,
-    "certfile": _NO_TLS,
-    "ca_certs": _NO_TLS,
+    "keyfile": "--key",
+    "certfile": "--cert",
+    "ca_certs": "--client-ca",
     "pythonpath": "PYTHONPATH",
     "config": "the options in that file",
 }
@@ -223,16 +224,15 @@ def _translate_uwsgi(options: list[tuple[str, str]]) -> Translation:
 
 
 def _translate(app: str | None, options: list[tuple[str, str]]) -> Translation:
-    command, notes = ["hipflask", "run"], []
+    command, notes, binds = ["hipflask", "run"], [], list[str]()
     if app is not None:
         command += ["--app", app]
     for key, value in options:
+        meaning = _OPTIONS.get(key, "unknown here: see whether the application needs it")
         if key == "wsgi_app":
             command += ["--app", value]
         elif key == "bind":
-            command += _bind(value.strip("[]'\"") if value.startswith("['") else value)
-        elif key == "threads":
-            command += ["--threads", value]
+            binds += _list(value)
         elif key == "reload":
             command.append("--reload")
         elif key == "reload_extra_file":
@@ -241,17 +241,72 @@ def _translate(app: str | None, options: list[tuple[str, str]]) -> Translation:
             command.append("--access-log")
             if value not in ("-", ""):
                 notes.append((f"{key} {value}", f"{_OPTIONS['log_file']} (2>>{shlex.quote(value)})"))
+        elif meaning.startswith("--"):
+            ours, note = _setting(meaning, value)
+            command += ours
+            notes += [(f"{key} {value}".rstrip(), note)] if note else []
         else:
-            meaning = _OPTIONS.get(key, "unknown here: see whether the application needs it")
             notes.append((f"{key} {value}".rstrip(), meaning))
+    if len(binds) == 1:
+        command += _place(binds[0])
+    for bind in binds if len(binds) > 1 else ():
+        command += ["--bind", _bind(bind)]
     return Translation(shlex.join(command), notes)
 
 
-def _bind(value: str) -> list[str]:
-    if value.startswith(("unix:", "/")):
-        return ["--host", f"unix:{value.removeprefix('unix:').removeprefix('//')}"]
+def _setting(flag: str, value: str) -> tuple[list[str], str]:
+    """A setting of ours with another server's value, or why there is none."""
+    name = flag[2:].replace("-", "_")
+    if isinstance(BY_NAME[name].kind, Switch):
+        return [flag], ""
+    if name == "workers" and "cpu_count" in value:
+        return [flag, "auto"], "--workers auto: one for each core"
+    if value == "0":
+        return [], f"{flag} has no value for 'off'; its default is {_default(name)}"
+    try:
+        parse(name, value)
+    except SettingError:
+        return [], f"{flag}, with a value that this cannot tell"
+    return [flag, value], ""
+
+
+def _default(name: str) -> str:
+    row = BY_NAME[name]
+    return row.reason if row.default is None else row.kind.show(row.default)
+
+
+def _list(value: str) -> list[str]:
+    """The texts of a list in a configuration file, or the one text that it is."""
+    if not value.startswith("["):
+        return [value]
+    try:
+        found = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        # An address of version 6.
+        return [value]
+    return [str(each) for each in found]
+
+
+def _split(value: str) -> tuple[str, str]:
+    """Host and port of an address."""
     host, colon, port = value.rpartition(":")
     if not colon:
         host, port = (value, "8000") if not value.isdecimal() else ("", value)
-    options = ["--host", host.strip("[]") or "0.0.0.0"]
-    return [*options, "--port", port]
+    return host.strip("[]") or "0.0.0.0", port
+
+
+def _place(value: str) -> list[str]:
+    if value.startswith(("unix:", "/", "fd:", "fd://")):
+        bind = _bind(value)
+        return ["--bind", bind] if bind.startswith("fd:") else ["--host", bind]
+    host, port = _split(value)
+    return ["--host", host, "--port", port]
+
+
+def _bind(value: str) -> str:
+    if value.startswith(("unix:", "/")):
+        return f"unix:{value.removeprefix('unix:').removeprefix('//')}"
+    if value.startswith("fd:"):
+        return f"fd:{value.removeprefix('fd:').removeprefix('//')}"
+    host, port = _split(value)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
