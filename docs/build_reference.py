@@ -32,7 +32,7 @@ MODULES = {
         "sessions",
         "views",
     ],
-    "Requests and responses": ["wrappers", "json", "json.provider", "json.tag", "signals"],
+    "Requests and responses": ["wrappers", "sse", "channel", "json", "json.provider", "json.tag", "signals"],
     "Tools": ["testing", "cli", "alias", "logging"],
     "Serving": [
         "serving",
