@@ -620,3 +620,99 @@ def test_an_error_of_a_teardown_function_is_a_500(app, live):
         return "view"
 
     assert live.get("/").status_code == 500
+
+
+def test_a_task_that_a_view_keeps_is_not_lent_to_the_next_request(app, live):
+    """Views that do not wait are run one after another in a task; not in one that was kept."""
+    kept: list[asyncio.Task[object]] = []
+    called: list[object] = []
+    variable = contextvars.ContextVar("variable", default="unset")
+
+    @app.route("/keep")
+    async def keep():
+        kept.append(asyncio.current_task())
+        return "kept"
+
+    @app.route("/callback")
+    async def callback():
+        asyncio.current_task().add_done_callback(called.append)
+        return "called"
+
+    @app.route("/cancel")
+    async def cancel():
+        asyncio.current_task().cancel()
+        return "cancelled too late"
+
+    @app.route("/set")
+    async def set_variable():
+        before = variable.get()
+        variable.set("set")
+        return before
+
+    live.get("/keep")
+    live.get("/keep")
+    assert live.get("/cancel").text == "cancelled too late"
+    assert live.get("/callback").text == "called"
+    assert live.get("/set").text == "unset"
+    assert live.get("/set").text == "unset"
+    assert len(set(kept)) == 2
+    assert len(called) == 1
+
+
+def test_pipelined_views_share_no_context_and_no_task_that_was_kept(app):
+    """All of one batch, so that they are run one after another by the same hand."""
+    variable = contextvars.ContextVar("variable", default=0)
+    tasks: list[object] = []
+
+    @app.route("/<int:number>")
+    async def view(number):
+        seen = variable.get()
+        variable.set(number)
+        if number % 3 == 0:
+            await asyncio.sleep(0)
+        if number % 5 == 0:
+            tasks.append(asyncio.current_task())
+        async with asyncio.Lock():
+            inner = await asyncio.wait_for(asyncio.create_task(doubled(number)), 5) if number % 2 else 0
+        return f"{seen} {inner} {request.path}."
+
+    async def doubled(number: int) -> int:
+        return number * 2 + (0 if request.path == f"/{number}" else 1000)
+
+    door = LiveDoor(app)
+    door.exchange("GET", "http://localhost/not/there", [], b"")
+    socks = []
+    for number in range(1, 41):
+        sock = socket.create_connection((door.connection.host, door.connection.port), timeout=20)
+        sock.sendall(f"GET /{number} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        socks.append(sock)
+    for number, sock in enumerate(socks, 1):
+        received = b""
+        while not received.endswith(b"."):
+            received += sock.recv(65536)
+        expected = f"0 {number * 2 if number % 2 else 0} /{number}."
+        assert received.endswith(b"\r\n\r\n" + expected.encode())
+        sock.close()
+    door.close()
+    assert len(set(tasks)) == len(tasks)
+
+
+def test_an_error_after_a_wait_reaches_its_handler_with_its_traceback(app, live):
+    import sys
+    import traceback
+
+    @app.errorhandler(LookupError)
+    async def handler(error):
+        assert sys.exc_info()[1] is error
+        await asyncio.sleep(0)
+        return traceback.extract_tb(error.__traceback__)[-1].name, 418
+
+    @app.route("/<kind>")
+    async def view(kind):
+        if kind == "late":
+            await asyncio.sleep(0)
+        raise LookupError(kind)
+
+    for kind in ("early", "late"):
+        answer = live.get(f"/{kind}")
+        assert (answer.status_code, answer.text) == (418, "view")

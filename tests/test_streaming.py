@@ -159,6 +159,8 @@ def test_many_streams_hold_no_threads(app, door):
     def threads() -> int:
         return len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 0
 
+    # The engine sees rules that were added since it began with the first request that it gives to Python.
+    door.exchange("GET", "http://localhost/not/there", [], b"")
     before = threads()
     socks = [opened(door) for _ in range(many)]
     for sock in socks:

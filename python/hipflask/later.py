@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ from .werkzeug.exceptions import InternalServerError
 
 if TYPE_CHECKING:
     from .wrappers import Response
+
+
+# What `LaterExchange.run` says of a view that waits.
+_SUSPENDED = 2
 
 
 class Exchanges:
@@ -37,9 +42,35 @@ class Exchanges:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._start = _eager_starter(loop)
 
+        line.hand_in_by(lambda: loop.call_soon(line.hand_in))
+
     def take(self) -> None:
         """Begin what waits."""
-        self._line.take(self._begin, self._gone)
+        self._line.take(self._run_all, self._begin, self._gone)
+
+    def _run_all(self, exchanges: list[_core.LaterExchange]) -> None:
+        waiting = deque(exchanges)
+        while waiting:
+            self._start(self._run(waiting))
+
+    async def _run(self, waiting: deque[_core.LaterExchange]) -> None:
+        """Answer one after another, as long as none has to wait: then this task is that one's own."""
+        task: Any = asyncio.current_task()
+        while waiting:
+            exchange = waiting.popleft()
+            try:
+                state = exchange.run(task)
+                if state == _SUSPENDED:
+                    self._tasks[exchange.token] = task
+                    await exchange
+            except BaseException as error:
+                _fail(exchange, error)
+                return
+            finally:
+                if self._tasks.get(exchange.token) is task:
+                    del self._tasks[exchange.token]
+            if state:
+                return
 
     def _begin(self, exchange: _core.LaterExchange) -> None:
         task = self._start(_answer(exchange))
@@ -92,22 +123,34 @@ def _eager_starter(loop: asyncio.AbstractEventLoop) -> Callable[[Any], asyncio.T
 
 
 async def _answer(exchange: _core.LaterExchange) -> None:
-    app = exchange.app
+    await _end(exchange, _dispatch(exchange))
+
+
+async def _complete(exchange: _core.LaterExchange, value: Any) -> None:
+    """Answer with what a view has returned that was run without a task of its own."""
+    await _end(exchange, _respond(exchange, value))
+
+
+async def _recover(exchange: _core.LaterExchange, error: BaseException, is_views: bool) -> None:
+    """Answer after an error of such a view, or of writing what it returned."""
+    await _end(exchange, _rescue(exchange, error, is_views))
+
+
+async def _end(
+    exchange: _core.LaterExchange, answering: Coroutine[Any, Any, BaseException | None] | None = None
+) -> None:
+    """Await what answers and gives the error that became a 500; then tear down and send."""
     error: BaseException | None = None
-    plain = False
     try:
         try:
-            plain = exchange.bind()
-            error = await _dispatch(app, exchange, plain)
+            if answering is not None:
+                error = await answering
         except BaseException as caught:
             error = caught
             exchange.write_error()
             if not isinstance(caught, asyncio.CancelledError):
                 server_logger().error("Exception in the application", exc_info=caught)
-        if not plain or error is not None or exchange.request_ctx is not None:
-            await _tear_down(app, exchange, error)
-        else:
-            exchange.close()
+        await _tear_down(exchange.app, exchange, error)
     except BaseException as caught:
         exchange.write_error()
         server_logger().error("Exception in the application", exc_info=caught)
@@ -115,27 +158,58 @@ async def _answer(exchange: _core.LaterExchange) -> None:
         exchange.send()
 
 
-async def _dispatch(app: Flask, exchange: _core.LaterExchange, plain: bool) -> BaseException | None:
-    """Do as `Flask.wsgi_app` between push and pop; give the error that became a 500."""
+def _fail(exchange: _core.LaterExchange, error: BaseException) -> None:
+    """Answer after an error that nothing foresees."""
+    server_logger().error("Exception in the application", exc_info=error)
+    exchange.write_error()
+    exchange.send()
+
+
+async def _respond(exchange: _core.LaterExchange, value: Any) -> BaseException | None:
+    app = exchange.app
     try:
-        if not plain:
-            await _send(app, "appcontext_pushed")
+        exchange.write_response(await _finalize(app, exchange, value))
+    except Exception as error:
+        exchange.write_response(await _handle_exception(app, exchange, error))
+        return error
+    return None
+
+
+async def _rescue(
+    exchange: _core.LaterExchange, error: BaseException, is_views: bool
+) -> BaseException | None:
+    app = exchange.app
+    try:
+        try:
+            raise error
+        except Exception as caught:
+            if not is_views:
+                raise
+            value = await _collected(app.handle_user_exception, caught)
+        exchange.write_response(await _finalize(app, exchange, value))
+    except Exception as caught:
+        exchange.write_response(await _handle_exception(app, exchange, caught))
+        return caught
+    return None
+
+
+async def _dispatch(exchange: _core.LaterExchange) -> BaseException | None:
+    """Do as `Flask.wsgi_app` between push and pop."""
+    app = exchange.app
+    exchange.bind()
+    try:
+        await _send(app, "appcontext_pushed")
         exchange.open()
         try:
-            value = None
-            if not plain:
-                await _send(app, "request_started")
-                value = await _preprocess(app, exchange)
+            await _send(app, "request_started")
+            value = await _preprocess(app, exchange)
             if value is None:
                 value = exchange.call_view()
                 if hasattr(value, "__await__"):
                     value = await value
         except Exception as error:
             value = await _collected(app.handle_user_exception, error)
-        if plain and exchange.request_ctx is None:
-            exchange.write_value(value)
-        else:
-            exchange.write_response(await _finalize(app, exchange, value))
+        exchange.write_response(await _finalize(app, exchange, value))
     except Exception as error:
         exchange.write_response(await _handle_exception(app, exchange, error))
         return error

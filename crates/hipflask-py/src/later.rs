@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use hipflask_server::{Deferred, Reply, Request};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::answer::{self, Rest};
 use crate::context::{self, Frame, Token};
@@ -22,6 +23,7 @@ use crate::dispatch::{Dispatcher, Exchange, Ticket, View};
 use crate::plan::Hooks;
 use crate::request::{self, EngineRequest, RequestBase};
 use crate::serve;
+use crate::steps::{self, Lent, Step, Steps};
 use crate::websocket::Handoff;
 
 thread_local! {
@@ -51,10 +53,18 @@ enum Waiting {
 /// The requests that wait for the loop, and how it is woken.
 pub(crate) struct Line {
     waiting: Mutex<Vec<Waiting>>,
+    /// Something waits that the loop has not been told of.
+    untold: AtomicBool,
     /// The loop has been told and has not looked since.
     told: AtomicBool,
     tell: UnixStream,
     hear: UnixStream,
+    /// What the loop has answered and not yet handed to the engine.
+    leaving: Mutex<Vec<Deferred>>,
+    /// The loop is inside of `take`, at whose end it hands in what is leaving.
+    taking: AtomicBool,
+    /// Has the loop call `hand_in` soon.
+    soon: OnceLock<Py<PyAny>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -66,12 +76,22 @@ impl Line {
         let (tell, hear) = UnixStream::pair()?;
         tell.set_nonblocking(true)?;
         hear.set_nonblocking(true)?;
-        Ok(Self { waiting: Mutex::default(), told: AtomicBool::new(false), tell, hear })
+        Ok(Self {
+            waiting: Mutex::default(),
+            untold: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            tell,
+            hear,
+            leaving: Mutex::default(),
+            taking: AtomicBool::new(false),
+            soon: OnceLock::new(),
+        })
     }
 
-    /// Adds a request. Detached, from the engine's threads.
+    /// Adds a request, for the next [`Line::tell`]. Detached, from the engine's threads.
     pub(crate) fn request(&self, request: Request<Ticket>, deferred: Deferred) {
-        self.add(Waiting::Request(Box::new((request, deferred))));
+        locked(&self.waiting).push(Waiting::Request(Box::new((request, deferred))));
+        self.untold.store(true, Ordering::SeqCst);
     }
 
     /// Tells that a client is gone. Detached, from the engine's threads.
@@ -86,10 +106,46 @@ impl Line {
 
     fn add(&self, waiting: Waiting) {
         locked(&self.waiting).push(waiting);
+        self.untold.store(true, Ordering::SeqCst);
+        self.tell();
+    }
+
+    /// Wakes the loop if something waits that it has not been told of: once for all that have come together.
+    pub(crate) fn tell(&self) {
+        if !self.untold.load(Ordering::Relaxed) || !self.untold.swap(false, Ordering::SeqCst) {
+            return;
+        }
         if !self.told.swap(true, Ordering::SeqCst) {
             // Fails only when the pipe is full, and then it wakes the loop all the same.
             let _ = (&self.tell).write(&[1]);
         }
+    }
+
+    /// Hands an answer to the engine, with all others of this turn of the loop.
+    fn leave(&self, py: Python<'_>, deferred: Deferred) -> PyResult<()> {
+        let is_first = {
+            let mut leaving = locked(&self.leaving);
+            leaving.push(deferred);
+            leaving.len() == 1
+        };
+        match self.soon.get() {
+            _ if self.taking.load(Ordering::Relaxed) => Ok(()),
+            Some(soon) if is_first => soon.call0(py).map(drop),
+            Some(_) => Ok(()),
+            None => {
+                self.hand_in(py);
+                Ok(())
+            }
+        }
+    }
+
+    fn hand_in(&self, py: Python<'_>) {
+        let mut leaving = std::mem::take(&mut *locked(&self.leaving));
+        py.detach(|| match leaving.len() {
+            // The way through the leader would cost a single one more.
+            1 => leaving.drain(..).for_each(Deferred::send),
+            _ => Deferred::send_all(leaving),
+        });
     }
 
     fn take(&self) -> Vec<Waiting> {
@@ -139,12 +195,50 @@ impl LaterLine {
         self.line.hear.as_raw_fd()
     }
 
-    /// Begin what waits.
+    /// Say what has the loop call `hand_in` soon.
+    fn hand_in_by(&self, soon: Py<PyAny>) {
+        let _ = self.line.soon.set(soon);
+    }
+
+    /// Hand what has been answered to the engine.
+    fn hand_in(&self, py: Python<'_>) {
+        self.line.hand_in(py);
+    }
+
+    /// Begin what waits, and hand in what that has answered.
     ///
     /// Args:
-    ///     start: Called with each exchange.
+    ///     serve: Called with the list of those exchanges whose view can be run at once, if there are any.
+    ///     start: Called with each other exchange.
     ///     gone: Called with the token of each exchange whose client is gone.
-    fn take(&self, py: Python<'_>, start: &Bound<'_, PyAny>, gone: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn take(
+        &self,
+        py: Python<'_>,
+        serve: &Bound<'_, PyAny>,
+        start: &Bound<'_, PyAny>,
+        gone: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.line.taking.store(true, Ordering::Relaxed);
+        let taken = self.begin(py, serve, start, gone);
+        self.line.taking.store(false, Ordering::Relaxed);
+        self.line.hand_in(py);
+        taken
+    }
+}
+
+impl LaterLine {
+    fn begin(
+        &self,
+        py: Python<'_>,
+        serve: &Bound<'_, PyAny>,
+        start: &Bound<'_, PyAny>,
+        gone: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let is_plain = match self.dispatcher.hooks() {
+            Some(hooks) => hooks.has_no_functions(py) && !hooks.signals.any_heard(py)?,
+            None => false,
+        };
+        let plain = PyList::empty(py);
         for waiting in self.line.take() {
             match waiting {
                 Waiting::Gone(token) => drop(gone.call1((token,))?),
@@ -155,16 +249,24 @@ impl LaterLine {
                         dispatcher: Arc::clone(&self.dispatcher),
                         token: deferred.token(),
                         handoff: Handoff::new(deferred, &self.dispatcher, &self.line),
+                        line: Arc::clone(&self.line),
+                        steps: Mutex::default(),
+                        awaited: Mutex::default(),
                         request: Mutex::new(Some(request)),
                         begun: OnceLock::new(),
                         rest: Mutex::default(),
                         response: Mutex::default(),
                     };
-                    if let Err(error) = start.call1((exchange,)) {
+                    if is_plain {
+                        plain.append(exchange)?;
+                    } else if let Err(error) = start.call1((exchange,)) {
                         serve::log_error(py, &error, "in the application");
                     }
                 }
             }
+        }
+        if !plain.is_empty() {
+            serve.call1((plain,))?;
         }
         Ok(())
     }
@@ -194,6 +296,11 @@ struct LaterExchange {
     #[pyo3(get)]
     token: u64,
     handoff: Arc<Handoff>,
+    line: Arc<Line>,
+    /// The coroutine that answers, while it is suspended.
+    steps: Mutex<Option<Steps>>,
+    /// What it waits for, until the task knows.
+    awaited: Mutex<Option<Py<PyAny>>>,
     request: Mutex<Option<Request<Ticket>>>,
     begun: OnceLock<Begun>,
     /// What is left to do with the response once its context is gone.
@@ -272,6 +379,98 @@ impl LaterExchange {
     }
 }
 
+/// What `LaterExchange.run` says: the answer is given, but somebody has kept the task that it was given in.
+const TOUCHED: u8 = 1;
+/// The coroutine waits.
+const SUSPENDED: u8 = 2;
+
+impl LaterExchange {
+    /// Binds, and calls the view.
+    fn call(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.bind(py)?;
+        self.open(py)?;
+        self.call_view(py).map(Bound::unbind)
+    }
+
+    /// Does what comes after the view; gives a coroutine if that may have to wait.
+    fn complete<'py>(
+        slf: &Bound<'py, Self>,
+        returned: PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let (py, this) = (slf.py(), slf.get());
+        let error = match returned {
+            Ok(value) if this.is_plain(py)? => match this.write_value(py, &value) {
+                Ok(()) if this.request_ctx(py)?.is_none() => {
+                    this.close_files(py)?;
+                    this.send(py)?;
+                    return Ok(None);
+                }
+                Ok(()) => return tail(py, "_end", (slf,)),
+                Err(error) => (error, false),
+            },
+            Ok(value) => return tail(py, "_complete", (slf, value)),
+            Err(error) => (error, true),
+        };
+        tail(py, "_recover", (slf, error.0.into_value(py), error.1))
+    }
+
+    /// Whether nothing but the engine has to see the response.
+    fn is_plain(&self, py: Python<'_>) -> PyResult<bool> {
+        let hooks = self.hooks()?;
+        Ok(hooks.has_no_functions(py) && !hooks.signals.any_heard(py)? && self.request_ctx(py)?.is_none())
+    }
+
+    /// Goes on with a coroutine, the view's or one that `complete` gave, as far as it goes; gives what it waits for.
+    fn go_on<'py>(
+        slf: &Bound<'py, Self>,
+        context: Bound<'py, PyAny>,
+        mut coroutine: Bound<'py, PyAny>,
+        mut is_view: bool,
+        thrown: Option<PyErr>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let mut next = match thrown {
+            Some(error) => steps::throw(&coroutine, error),
+            None => steps::step(&coroutine),
+        };
+        loop {
+            let returned = match next {
+                Step::Waits(awaited) => {
+                    let steps = Steps::new(context, coroutine, is_view);
+                    *locked(&slf.get().steps) = Some(steps);
+                    return Ok(Some(awaited));
+                }
+                Step::Returned(value) => Ok(value),
+                Step::Raised(error) => Err(error),
+            };
+            if !is_view {
+                return returned.map(|_| None);
+            }
+            match Self::complete(slf, returned)? {
+                Some(tail) => (coroutine, is_view) = (tail, false),
+                None => return Ok(None),
+            }
+            next = steps::step(&coroutine);
+        }
+    }
+
+    /// Goes on where it was suspended.
+    fn resume<'py>(slf: &Bound<'py, Self>, thrown: Option<PyErr>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let steps = locked(&slf.get().steps).take();
+        let Some(steps) = steps else { return Ok(None) };
+        let (context, coroutine) = steps.parts(slf.py());
+        steps::within(&context, || Self::go_on(slf, context.clone(), coroutine, steps.is_view, thrown))
+    }
+}
+
+/// Calls a coroutine function of `hipflask.later`.
+fn tail<'py>(
+    py: Python<'py>,
+    name: &str,
+    arguments: impl pyo3::call::PyCallArgs<'py>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    py.import(intern!(py, "hipflask.later"))?.getattr(name)?.call1(arguments).map(Some)
+}
+
 fn answer_unwritable(py: Python<'_>, error: &PyErr, reply: &mut Reply<'_>) {
     serve::log_error(py, error, "in the application");
     reply.reset();
@@ -286,11 +485,83 @@ impl LaterExchange {
         self.dispatcher.app().clone_ref(py)
     }
 
-    /// Make the request object and bind it in the current context.
+    /// Answer, as far as that goes without waiting, in a context of its own; for an exchange without hooks.
+    ///
+    /// Args:
+    ///     task: The running task. It is lent to the view, and is its own from then on if the view suspends.
     ///
     /// Returns:
-    ///     Whether the view can be called at once: there are no hooks, and nobody listens to a signal.
-    fn bind(&self, py: Python<'_>) -> PyResult<bool> {
+    ///     0 if the answer is given; 1 if it is, but somebody has kept the task; 2 if the view waits: then this is to be
+    ///     awaited.
+    fn run(slf: &Bound<'_, Self>, task: &Bound<'_, PyAny>) -> PyResult<u8> {
+        let py = slf.py();
+        let lent = Lent::new(task)?;
+        let context = steps::copy_context(py)?;
+        let awaited = steps::within(&context, || {
+            let called = slf.get().call(py).map(|value| value.into_bound(py));
+            let coroutine = match called {
+                Ok(value) if steps::is_coroutine(&value) => Some((value, true)),
+                Ok(value) => match value.getattr_opt(intern!(py, "__await__"))? {
+                    Some(method) => Some((method.call0()?, true)),
+                    None => Self::complete(slf, Ok(value))?.map(|tail| (tail, false)),
+                },
+                Err(error) => Self::complete(slf, Err(error))?.map(|tail| (tail, false)),
+            };
+            match coroutine {
+                Some((coroutine, is_view)) => Self::go_on(slf, context.clone(), coroutine, is_view, None),
+                None => Ok(None),
+            }
+        })?;
+        if let Some(awaited) = awaited {
+            *locked(&slf.get().awaited) = Some(awaited.unbind());
+            return Ok(SUSPENDED);
+        }
+        Ok(if lent.is_untouched(task)? { 0 } else { TOUCHED })
+    }
+
+    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let awaited = locked(&slf.get().awaited).take();
+        match awaited {
+            Some(awaited) => Ok(Some(awaited.into_bound(slf.py()))),
+            None => Self::resume(slf, None),
+        }
+    }
+
+    /// Raise an error where the view waits.
+    #[pyo3(signature = (kind, value=None, traceback=None))]
+    fn throw<'py>(
+        slf: &Bound<'py, Self>,
+        kind: Bound<'py, PyAny>,
+        value: Option<Bound<'py, PyAny>>,
+        traceback: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let _ = traceback;
+        let error = match value.filter(|value| !value.is_none()) {
+            Some(value) => PyErr::from_value(value),
+            None => PyErr::from_value(kind),
+        };
+        drop(locked(&slf.get().awaited).take());
+        match Self::resume(slf, Some(error))? {
+            Some(awaited) => Ok(awaited),
+            None => Err(PyStopIteration::new_err(())),
+        }
+    }
+
+    /// End the view where it waits.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let steps = locked(&slf.get().steps).take();
+        let Some(steps) = steps else { return Ok(()) };
+        let (context, coroutine) = steps.parts(slf.py());
+        let name = intern!(slf.py(), "close");
+        steps::within(&context, || coroutine.call_method0(name).map(drop))
+    }
+
+    /// Make the request object and bind it in the current context.
+    fn bind(&self, py: Python<'_>) -> PyResult<()> {
         let Some(request) = locked(&self.request).take() else {
             return Err(PyRuntimeError::new_err("the exchange has begun already"));
         };
@@ -319,7 +590,7 @@ impl LaterExchange {
             view: OnceLock::new(),
         };
         let _ = self.begun.set(begun);
-        Ok(!is_heard && hooks.has_no_functions(py))
+        Ok(())
     }
 
     /// Open the session where it has to be open, and match the URL.
@@ -404,7 +675,7 @@ impl LaterExchange {
     }
 
     /// Close the files of the request's form.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
+    fn close_files(&self, py: Python<'_>) -> PyResult<()> {
         RequestBase::close_files(self.begun()?.request.bind(py))
     }
 
@@ -433,7 +704,7 @@ impl LaterExchange {
                     Err(error) => serve::log_error(py, &error, "in the application"),
                 }
             }
-            deferred.send();
+            self.line.leave(py, deferred)?;
         }
         ended.and_then(|()| self.dispatcher.look_again(py))
     }

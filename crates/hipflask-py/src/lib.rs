@@ -28,6 +28,7 @@ mod session;
 mod settings;
 mod slot;
 mod sse;
+mod steps;
 mod tls;
 mod unattended;
 mod upload;

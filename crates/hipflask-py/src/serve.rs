@@ -123,6 +123,10 @@ impl Handler for Application {
         }
     }
 
+    fn deferred(&self) {
+        self.line.tell();
+    }
+
     fn gone(&self, token: u64) {
         self.line.gone(token);
     }

@@ -233,6 +233,12 @@ impl<H: Handler> Engine<H> {
         }
     }
 
+    /// Gives a connection back without waking the leader: another one follows that does.
+    fn leave(&self, conn: Link<H>) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+        self.waker.fill();
+    }
+
     fn wake_watchdog(&self) {
         self.watchdog_sleeps.store(false, Ordering::SeqCst);
         if let Some(thread) = self.watchdog.get() {

@@ -40,6 +40,10 @@ pub trait Handler: Send + Sync + 'static {
         let _ = (request, deferred);
     }
 
+    /// Tells that the requests given to [`Handler::defer`] so far need wait for no others: the leader has given all that
+    /// were ready, or is about to do something else. Must not block; may come without any.
+    fn deferred(&self) {}
+
     /// Tells that the client of a deferred request has closed its side, or that the server will wait no longer.
     /// Detached; must not block. The request may have been answered meanwhile.
     fn gone(&self, token: u64) {

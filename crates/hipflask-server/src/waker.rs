@@ -48,6 +48,11 @@ impl Waker {
         }
     }
 
+    /// Lets the leader look into its inboxes when it does anyway.
+    pub(crate) fn fill(&self) {
+        self.full.store(true, Ordering::SeqCst);
+    }
+
     /// Lets the leader look after a connection.
     pub(crate) fn look_after(&self, token: u64) {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).push(token);

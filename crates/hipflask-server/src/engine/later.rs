@@ -7,7 +7,7 @@ use hipflask_http::RequestHead;
 use hipflask_http::response::Exchange;
 
 use crate::body::{Body, Lender};
-use crate::deferred::{Deferred, Owed, Write};
+use crate::deferred::{Deferred, Owed, Sending, Write};
 use crate::exchange::Notice;
 use crate::handler::{Handler, Request};
 use crate::reply::{Answer, Reply, Standing, asked};
@@ -89,7 +89,7 @@ impl<H: Handler> Owed for Debt<H> {
         }
     }
 
-    fn send(mut self: Box<Self>) {
+    fn send(mut self: Box<Self>, sending: Sending) {
         if self.answer.is_none() {
             self.fill(&mut |reply| {
                 plain(reply, 500, "Internal Server Error");
@@ -106,6 +106,10 @@ impl<H: Handler> Owed for Debt<H> {
         }
         // A stop that came meanwhile waits for no further request of this client.
         conn.closing |= engine.is_stopping() && conn.unread().is_empty();
-        engine.hand_in(conn);
+        match sending {
+            Sending::Here => engine.hand_in(conn),
+            Sending::Leader => engine.leave(conn),
+            Sending::LeaderNow => engine.give_back(conn),
+        }
     }
 }

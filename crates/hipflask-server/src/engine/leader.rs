@@ -109,6 +109,7 @@ impl<H: Handler> Engine<H> {
             lead.again.extend(tokens);
         }
         here.detach(&*self.handler);
+        self.handler.deferred();
         // One that has become idle since the last call is closed before the leader waits again, and the last one that
         // was closed ends it all.
         let finishing = match lead.stopping {
@@ -566,6 +567,7 @@ impl<H: Handler> Engine<H> {
             self.unproven.store(!proven, Ordering::Relaxed);
         }
         history.starts_inline();
+        self.handler.deferred();
         let away = lead.step_away();
         if self.watchdog_sleeps.load(Ordering::SeqCst) {
             self.wake_watchdog();

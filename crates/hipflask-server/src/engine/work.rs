@@ -34,7 +34,8 @@ impl<H: Handler> Engine<H> {
             && let Some(bytes) = stream.read_ahead()
         {
             self.take_back(&mut conn, lender);
-            return self.defer(conn, head, (Body::Buffered(bytes), None), ticket);
+            self.defer(conn, head, (Body::Buffered(bytes), None), ticket);
+            return self.handler.deferred();
         }
         let took = self.perform(&mut conn, head, body, lender.as_ref(), ticket, here);
         here.detach(&*self.handler);
