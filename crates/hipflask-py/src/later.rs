@@ -537,7 +537,7 @@ impl LaterExchange {
         slf: &Bound<'py, Self>,
         kind: Bound<'py, PyAny>,
         value: Option<Bound<'py, PyAny>>,
-        traceback: Option<Bound<'py, PyAny>>,
+        traceback: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let _ = traceback;
         let error = match value.filter(|value| !value.is_none()) {
