@@ -61,13 +61,15 @@ class Command:
     """
 
     def __init__(self, folder: Path, *args: str, prefix: tuple[str, ...] = (), **more) -> None:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("HIPFLASK_", "FLASK_"))}
+        environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("HIPFLASK_", "FLASK_")) and k != "PWD"
+        }
         environment.update(more.pop("env", {}))
         self.folder = folder
         self.process = subprocess.Popen(
             [*prefix, *HIPFLASK, "run", "hello", *args],
-            cwd=folder,
-            env={**environment, "PWD": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd=more.pop("cwd", folder),
+            env={"PWD": str(folder), **environment, "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

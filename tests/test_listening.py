@@ -7,9 +7,9 @@ import pwd
 import re
 import signal
 import socket
+import ssl
 import stat
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -202,23 +202,72 @@ def test_several_places_at_once(start, folder, workers):
 # Who serves.
 
 
+def readable_python(folder: Path) -> tuple[str, ...]:
+    """What to put before a command so that others than root may read the Python that it runs.
+
+    Where Python is installed below a directory of root's own, the command gets a view of the file system with
+    that directory open.
+    """
+    closed = [parent for parent in Path(os.__file__).resolve().parents if not parent.stat().st_mode & 0o005]
+    if not closed:
+        return ()
+    [closed_one] = closed
+    name = Path(os.__file__).resolve().relative_to(closed_one).parts[0]
+    view = folder / "view"
+    (view / name).mkdir(parents=True)
+    view.chmod(0o755)
+    script = (
+        f'mount --bind "{closed_one / name}" "{view / name}" && mount --rbind "{view}" "{closed_one}"'
+        ' && exec "$@"'
+    )
+    return ("unshare", "--mount", "bash", "-c", script, "bash")
+
+
 @needs_root
 @pytest.mark.parametrize(
     "workers", [[], ["--workers", "1"], ["--preload"]], ids=["one process", "workers", "preload"]
 )
 def test_the_application_runs_as_somebody_else(start, folder, workers):
     nobody = pwd.getpwnam("nobody")
-    for path in (os.__file__, sys.executable, __file__):
-        if not all(parent.stat().st_mode & 0o005 for parent in Path(path).resolve().parents):
-            pytest.skip(f"nobody may not read {path}")
     unix = folder / "socket"
     (folder / "hello.py").write_text(
         APP + "\nassert os.getuid() and os.getgid() and 0 not in os.getgroups()\n"
     )
-    command = start("--user", "nobody", "-b", f"unix:{unix}", "--pid-file", "pid", *workers)
+    place = ("-b", f"unix:{unix}", "--pid-file", "pid")
+    command = start("--user", "nobody", *place, *workers, prefix=readable_python(folder))
     command.until("Running")
     assert get(str(unix)).split()[1:] == [str(nobody.pw_uid), str(nobody.pw_gid)]
     assert unix.stat().st_uid == 0
+    assert command.stop() == 0
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "workers", [[], ["--workers", "1"], ["--preload"]], ids=["one process", "workers", "preload"]
+)
+def test_a_key_that_only_root_may_read(start, folder, workers):
+    from hipflask.tls import adhoc_files
+
+    cert, key = (Path(name) for name in adhoc_files())
+    (folder / "cert.pem").write_bytes(cert.read_bytes())
+    (folder / "key.pem").write_bytes(key.read_bytes())
+    (folder / "key.pem").chmod(0o600)
+    tls = ("--cert", "cert.pem", "--key", "key.pem")
+    command = start("--user", "nobody", "--port", "0", *tls, *workers, prefix=readable_python(folder))
+    port = int(command.until(r"Running on https://127.0.0.1:(\d+)")[1])
+    context = ssl.create_default_context(cafile=folder / "cert.pem")
+    for _ in range(2):
+        with (
+            socket.create_connection(("127.0.0.1", port), 30) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as client,
+        ):
+            client.sendall(b"GET /who HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda client=client: client.recv(1000), b""))
+        assert answer.endswith(str(pwd.getpwnam("nobody").pw_gid).encode())
+        if workers != ["--workers", "1"]:
+            break
+        command.signal(signal.SIGHUP)
+        command.until("all workers are replaced")
     assert command.stop() == 0
 
 

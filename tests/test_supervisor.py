@@ -301,6 +301,25 @@ def test_sighup_reads_settings_again(start, folder):
     assert command.stop() == 0
 
 
+def test_a_new_release_is_found_where_a_link_leads(start, folder):
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        (folder / name / "hello.py").write_text(APP.replace('"one"', f'"{name}"'))
+        (folder / name / "hipflask.toml").write_text(f"workers = 1\nserver_header = '{name}'\n")
+    link = folder / "current"
+    link.symlink_to("one")
+    command = start(cwd=link, env={"PWD": str(link)})
+    port = command.port()
+    assert get(port, "/count/a").split()[1] == "one"
+    link.unlink()
+    link.symlink_to("two")
+    command.signal(signal.SIGHUP)
+    command.until("all workers are replaced")
+    assert get(port, "/count/a").split()[1] == "two"
+    assert b"\r\nServer: two\r\n" in raw(port)
+    assert command.stop() == 0
+
+
 def raw(port: int, request: bytes = b"GET /who HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") -> bytes:
     """All that comes for a request."""
     with socket.create_connection(("127.0.0.1", port), 30) as client:

@@ -207,6 +207,11 @@ class Succession:
         if self._channel is not None:
             with contextlib.suppress(OSError):
                 os.write(self._channel, b"ready")
+        self.forget()
+
+    def forget(self) -> None:
+        """Let another process tell it."""
+        if self._channel is not None:
             os.close(self._channel)
             self._channel = None
 

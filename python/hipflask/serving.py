@@ -167,11 +167,8 @@ def open_listeners(settings: Settings) -> list[Listener]:
     from .setting_types import SettingError
 
     try:
-        if settings["cert"] is not None or settings["redirect_bind"] is not None:
-            # Before anything else is done: files may be missing, and rights may be given up afterwards.
-            from .tls import of_settings
-
-            of_settings(settings)
+        # Before anything else is done: files may be missing, and rights may be given up afterwards.
+        settings.tls()
         return open_all(settings.binds() + settings.redirects(), settings.values)
     except (ListenError, PrivilegeError, SettingError) as error:
         fail(str(error), error)
@@ -220,10 +217,9 @@ def make_server(
     The sockets are the engine's from then on: they are closed here.
     """
     redirects = settings.redirects()
-    if settings["cert"] is not None:
-        from .tls import of_settings
-
-        more["tls"] = of_settings(settings)
+    tls = settings.tls()
+    if tls is not None:
+        more["tls"] = tls
         more["redirects"] = [listener.number for listener in listeners if listener.bind in redirects]
         more["redirect_port"] = settings["redirect_port"]
     server = _core.Server(

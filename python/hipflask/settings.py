@@ -33,6 +33,9 @@ from .setting_types import (
     Workers,
 )
 
+if t.TYPE_CHECKING:
+    from . import _core
+
 #: The file that is looked for in the working directory.
 FILE = "hipflask.toml"
 
@@ -520,14 +523,39 @@ class Settings:
         self.file = ""
         self.values: dict[str, t.Any] = {}
         self.sources: dict[str, str] = {}
-        self.read()
+        self._tls: _core.Tls | None = None
+        self._read()
 
-    def read(self) -> None:
-        """Read the file, again if need be. If that fails, everything stays as it was.
+    def again(self) -> Settings:
+        """Read the file again.
+
+        Returns:
+            The settings as they are now; these stay as they are.
 
         Raises:
             SettingError: If the file cannot be read, or says what it cannot.
         """
+        fresh = Settings(self._given, self._path)
+        fresh._implied = self._implied
+        fresh._read()
+        return fresh
+
+    def tls(self) -> _core.Tls | None:
+        """What a server needs to speak TLS, or None.
+
+        Made once: its files may be readable only until rights are dropped, and workers that have it in common
+        know each other's session tickets.
+
+        Raises:
+            SettingError: If a file is no good, or something is missing.
+        """
+        if self._tls is None and (self["cert"] is not None or self["redirect_bind"] is not None):
+            from .tls import of_settings
+
+            self._tls = of_settings(self)
+        return self._tls
+
+    def _read(self) -> None:
         name, found = read_file(self._path)
         app = found.pop("app", None)
         if app is not None and not isinstance(app, str):
@@ -600,13 +628,13 @@ class Settings:
     def imply(self, name: str, value: t.Any, source: str) -> None:
         """Set what nobody has set."""
         self._implied[name] = value, source
-        self.read()
+        self._read()
 
     def one_process(self) -> None:
         """Let nothing ask for a supervisor."""
         for name in _SUPERVISED:
             self._given[name] = BY_NAME[name].default, "default"
-        self.read()
+        self._read()
 
     def supervised_by(self) -> str | None:
         """The setting that asks for a supervisor, if one does."""

@@ -140,6 +140,8 @@ class Supervisor:
         self.stopping = False
         self.status = 0
         self.successor: subprocess.Popen[bytes] | None = None
+        #: Where the successor says that it serves.
+        self.heir: socket.socket | None = None
         self.succeeded = False
         self.log = server_logger()
 
@@ -240,8 +242,10 @@ class Supervisor:
         """Be a worker: close what is the supervisor's, then load and serve."""
         for worker in self.workers.values():
             worker.channel.close()
-        for end in (self.told, self.tell):
-            end.close()
+        for end in (self.told, self.tell, self.heir):
+            if end is not None:
+                end.close()
+        self.succession.forget()
         self.selector.close()
         with contextlib.suppress(OSError):
             os.chdir(self.directory)
@@ -508,14 +512,19 @@ class Supervisor:
             return
         self.service.reloading()
         try:
-            self.settings.read()
+            # The file may be that of a new release, in the place that a link leads to now.
+            with contextlib.suppress(OSError):
+                os.chdir(self.directory)
+            settings = self.settings.again()
+            settings.tls()
             self.listeners, unwanted = change(
-                self.listeners, self.settings.binds() + self.settings.redirects(), self.settings.values
+                self.listeners, settings.binds() + settings.redirects(), settings.values
             )
         except (ListenError, SettingError, PrivilegeError) as error:
             self.log.error("the settings stay as they were: %s", error)
             self.service.ready("Serving; the last reload failed")
             return
+        self.settings = settings
         self.log.info("settings are read again, and workers replaced")
         for worker in [worker for worker in self.workers.values() if not worker.serves and not worker.stops]:
             # It may have the old settings, or half of the old code.
@@ -571,9 +580,12 @@ class Supervisor:
             theirs.close()
 
     def _hear_successor(self) -> None:
+        if self.heir is None:
+            return
         told = self.heir.recv(64)
         self.selector.unregister(self.heir)
         self.heir.close()
+        self.heir = None
         if told and self.successor is not None:
             self.log.info("process %d has taken over", self.successor.pid)
             self.succeeded = True

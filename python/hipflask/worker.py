@@ -232,7 +232,7 @@ def describe(error: BaseException) -> str:
 def end_signals() -> None:
     """Undo, in a new worker, what its supervisor has set up. Until it serves, SIGTERM ends it at once."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGQUIT):
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_DFL)
     # Meant for the supervisor: a terminal sends them to all. They are not ignored, since children of the
     # application would inherit that.
