@@ -33,8 +33,9 @@ UVICORN = ["{python}", "-m", "uvicorn", "--port", "{port}", "--log-level", "warn
 
 #: Who echoes, and at which path.
 ECHO = [
-    (Peer("Hipflask, async view", HIPFLASK, [], probe="hipflask"), "/echo/async"),
-    (Peer("Hipflask, sync view", HIPFLASK, [], probe="hipflask"), "/echo/sync"),
+    (Peer("Hipflask callback", HIPFLASK, [], probe="hipflask"), "/echo/callback"),
+    (Peer("Hipflask async view", HIPFLASK, [], probe="hipflask"), "/echo/async"),
+    (Peer("Hipflask sync view", HIPFLASK, [], probe="hipflask"), "/echo/sync"),
     (
         Peer(
             "websockets on uvloop",
@@ -47,9 +48,7 @@ ECHO = [
     ),
     *(
         (
-            Peer(
-                f"uvicorn, {kind}", [*UVICORN, "--ws", kind, "echo_asgi:app"], [], PACKAGES, probe="uvicorn"
-            ),
+            Peer(f"uvicorn {kind}", [*UVICORN, "--ws", kind, "echo_asgi:app"], [], PACKAGES, probe="uvicorn"),
             "/echo",
         )
         for kind in ("websockets", "websockets-sansio", "wsproto")
@@ -67,6 +66,7 @@ ECHO = [
 ]
 
 FANOUT = [
+    Peer("Hipflask Channel", HIPFLASK, [], probe="hipflask"),
     Peer("Starlette on uvicorn", [*UVICORN, "fanout_starlette:app"], [], PACKAGES, probe="starlette"),
 ]
 

@@ -26,7 +26,7 @@ def deflated(data: bytes) -> bytes:
     return (packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture(params=["sync", "async", "callback"])
 def address(request: pytest.FixtureRequest, app: Flask) -> Iterator[str]:
     """An echo server's address."""
     app.config["WEBSOCKET_MAX_MESSAGE_SIZE"] = LIMIT
@@ -37,6 +37,12 @@ def address(request: pytest.FixtureRequest, app: Flask) -> Iterator[str]:
         def view(ws):
             for message in ws:
                 ws.send(message)
+
+    elif request.param == "callback":
+
+        @app.websocket("/")
+        def callback_view(ws):
+            ws.on_message(ws.send)
 
     else:
 
@@ -122,6 +128,31 @@ def test_bad_frames_end_the_connection_with_their_code(address, data, code):
     other.send(frame(TEXT, b"still here"))
     assert other.receive() == (TEXT, b"still here")
     other.close()
+
+
+def test_a_fault_is_told_once_and_the_apps_own_end_is_none(app):
+    @app.websocket("/receive")
+    def receive(ws):
+        while True:
+            ws.receive()
+
+    @app.websocket("/refuse")
+    def refuse(ws):
+        ws.close(1007, "not this")
+
+    server = _core.Server(app, ["127.0.0.1:0"])
+    server.start()
+    try:
+        with Lines() as said:
+            assert RawWebSocket(server.addresses[0], "/refuse").closed() == (1007, "not this")
+            for _ in range(2):
+                bad = RawWebSocket(server.addresses[0], "/receive")
+                bad.send(b"\x83")
+                assert bad.closed()[0] == 1002
+                assert said.next() == "127.0.0.1: closed with 1002: the opcode is not known"
+    finally:
+        assert server.stop()
+    assert said.lines.empty()
 
 
 BAD_COMPRESSION = [

@@ -29,9 +29,16 @@ def echo_async(app: Flask) -> None:
             await ws.send(message)
 
 
-@pytest.mark.parametrize("echo", [echo_sync, echo_async])
+def echo_callback(app: Flask) -> None:
+    @app.websocket("/")
+    def view(ws):
+        ws.on_message(ws.send)
+
+
+@pytest.mark.parametrize("echo", [echo_sync, echo_async, echo_callback])
 def test_the_autobahn_testsuites_core_cases_pass(app, echo):
     app.config["WEBSOCKET_MAX_MESSAGE_SIZE"] = 16 << 20
+    app.config["WEBSOCKET_PING_INTERVAL"] = 0
     echo(app)
     server = _core.Server(app, ["127.0.0.1:0"])
     server.start()

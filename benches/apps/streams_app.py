@@ -1,9 +1,11 @@
-"""Hipflask's side of streams.py: WebSocket echo."""
+"""Hipflask's side of streams.py: WebSocket echo, and a channel of server-sent events."""
 
-from hipflask import Flask
+from hipflask import Channel, Flask
 
 app = Flask(__name__)
 app.config["WEBSOCKET_THREADS"] = 1000
+channel = Channel()
+EVENT = "x" * 100
 
 
 @app.route("/plain")
@@ -21,3 +23,18 @@ def echo_sync(ws):
 async def echo_async(ws):
     async for message in ws:
         await ws.send(message)
+
+
+@app.websocket("/echo/callback")
+def echo_callback(ws):
+    ws.on_message(ws.send)
+
+
+@app.route("/events")
+def events():
+    return channel.stream()
+
+
+@app.post("/publish")
+def publish():
+    return str(channel.publish(EVENT))

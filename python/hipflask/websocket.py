@@ -112,7 +112,7 @@ class _Socket:
                 self._protocol = name
                 break
         self._request = request
-        self._is_closed_here = False
+        self._is_reported = False
 
     @property
     def subprotocol(self) -> str | None:
@@ -173,18 +173,21 @@ class _Socket:
         return self._connection
 
     def _report(self) -> None:
-        """Log a connection that ended since something was wrong with what came."""
+        """Log a connection that ended since something was wrong with what came, once."""
         over = self._connection.over if self._connection is not None else None
-        if over is not None and over[0] in _FAULTS and not self._is_closed_here:
+        if over is not None and over[0] in _FAULTS and not self._is_reported:
             from .serving import server_logger
 
+            self._is_reported = True
             server_logger().warning(
                 "%s: closed with %d: %s", request.remote_addr, over[0], ascii(over[1])[1:-1]
             )
 
     def _close(self, reason: int | None, message: str | None) -> None:
-        self._is_closed_here = self.connected
-        self._open().close(1000 if reason is None else reason, message or "")
+        connection = self._open()
+        # An end of the app's own making is no fault.
+        self._is_reported = self._is_reported or self.connected
+        connection.close(1000 if reason is None else reason, message or "")
 
     def _hold(self) -> bool:
         return False

@@ -7,6 +7,8 @@ from hipflask import Flask
 app = Flask(__name__)
 #: The largest message of the testsuite.
 app.config["WEBSOCKET_MAX_MESSAGE_SIZE"] = 16 << 20
+# The compression cases take a ping for the end of the case.
+app.config["WEBSOCKET_PING_INTERVAL"] = 0
 
 
 @app.websocket("/sync")
@@ -19,3 +21,10 @@ def sync(ws):
 async def awaited(ws):
     async for message in ws:
         await ws.send(message)
+
+
+@app.websocket("/callback")
+def callback(ws):
+    @ws.on_message
+    def echo(message):
+        ws.send(message)
