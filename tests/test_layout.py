@@ -22,7 +22,7 @@ CRATES = ROOT / "crates"
 EDGES = {
     "hipflask-http": {"base64", "memchr", "sha1", "zlib-rs"},
     "hipflask-router": set(),
-    "hipflask-server": {"hipflask-http", "libc", "rcgen", "rustls"},
+    "hipflask-server": {"hipflask-http", "bytes", "h2", "http", "libc", "rcgen", "rustls", "tokio"},
     "hipflask-py": {
         *("hipflask-http", "hipflask-router", "hipflask-server", "pyo3"),
         *("base64", "hmac", "libc", "memchr", "sha1"),

@@ -643,6 +643,7 @@ class Tls:
         client_ca: str | None = None,
         client_crl: str | None = None,
         only_tls13: bool = False,
+        http2: bool = True,
     ) -> Self: ...
     def reload(self) -> None: ...
 

@@ -158,6 +158,24 @@ SETTINGS: dict[str, list[Setting]] = {
             "closed",
         ),
     ],
+    "HTTP/2": [
+        _engine(
+            "http2",
+            Switch(),
+            True,
+            "Speak HTTP/2 with clients that want it.",
+            "one connection in the place of six",
+            "HTTP/1.1",
+        ),
+        _engine(
+            "http2_streams",
+            Count(),
+            128,
+            "Requests of one HTTP/2 connection at the same time.",
+            "the standard wants at least 100, and browsers ask for no more",
+            "they wait at the client",
+        ),
+    ],
     "Processes": [
         Setting(
             "workers",

@@ -124,6 +124,7 @@ def of_settings(settings: Settings) -> _core.Tls | None:
         client_ca=settings["client_ca"],
         client_crl=settings["client_crl"],
         only_tls13=settings["min_tls"] == "1.3",
+        http2=settings["http2"],
     )
 
 

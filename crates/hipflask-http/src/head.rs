@@ -16,13 +16,15 @@ use crate::target;
 use crate::token::{field_line, is_token_byte};
 use crate::{Error, Limits};
 
-/// A version of HTTP/1. Minor versions above 1 are read as 1 (RFC 9110 §2.5).
+/// A version of HTTP. Minor versions above 1 are read as 1 (RFC 9110 §2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
     /// HTTP/1.0.
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2, of which nothing but the fields of a head is here.
+    Http2,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -161,6 +163,15 @@ impl RequestHead {
                 Err(first_error(buf, limits))
             }
         }
+    }
+
+    /// Notes that the head has come by HTTP/2, which frames the body and keeps the connection by itself.
+    pub(crate) fn carried_by_http2(&mut self, framing: Framing) {
+        self.facts.version = Version::Http2;
+        self.facts.framing = framing;
+        self.facts.keep_alive = false;
+        self.facts.upgrade = false;
+        self.facts.websocket = false;
     }
 
     /// Forgets everything; the next call of [`parse`](Self::parse) begins a new head.

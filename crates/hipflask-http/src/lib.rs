@@ -17,6 +17,7 @@ mod error;
 pub mod field;
 mod framing;
 pub mod head;
+pub mod http2;
 pub mod iri;
 mod limits;
 pub mod multipart;

@@ -344,6 +344,8 @@ impl<'o> ResponseWriter<'o> {
             (true, Version::Http11, false) => b"",
             (true, Version::Http11, true) => b"Connection: upgrade\r\n",
             (true, Version::Http10, _) => b"Connection: keep-alive\r\n",
+            // Whoever carries the response says so by other means.
+            (_, Version::Http2, _) => b"",
             (false, _, false) => b"Connection: close\r\n",
             (false, _, true) => b"Connection: close, upgrade\r\n",
         };

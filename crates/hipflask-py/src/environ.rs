@@ -119,6 +119,7 @@ impl Engine {
         let protocol = match head.version() {
             Version::Http10 => intern!(py, "HTTP/1.0"),
             Version::Http11 => intern!(py, "HTTP/1.1"),
+            Version::Http2 => intern!(py, "HTTP/2"),
         };
         environ.set_item(intern!(py, "REQUEST_METHOD"), latin1(py, head.method())?)?;
         environ.set_item(intern!(py, "SCRIPT_NAME"), intern!(py, ""))?;

@@ -134,6 +134,8 @@ settings! {
     "threads" => threads, 1;
     "queue" => queue, 1;
     "max_connections" => max_connections, 1;
+    "http2" => http2, 0;
+    "http2_streams" => http2_streams, 1;
     "handshake_timeout" => timeouts.handshake, 1;
     "hsts" => hsts, 0;
     "header_timeout" => timeouts.header, 1;

@@ -25,6 +25,7 @@ fn sentence(error: &TlsError) -> PyErr {
 ///     client_ca: Who vouches for clients.
 ///     client_crl: Which certificates of clients have been revoked.
 ///     only_tls13: Whether TLS 1.2 is refused.
+///     http2: Whether HTTP/2 is offered.
 ///
 /// Raises:
 ///     ValueError: If a file is missing or no good; a sentence says which and why.
@@ -36,13 +37,14 @@ pub(crate) struct PyTls {
 #[pymethods]
 impl PyTls {
     #[new]
-    #[pyo3(signature = (pairs, *, client_certs="none", client_ca=None, client_crl=None, only_tls13=false))]
+    #[pyo3(signature = (pairs, *, client_certs="none", client_ca=None, client_crl=None, only_tls13=false, http2=true))]
     fn new(
         pairs: Vec<(PathBuf, PathBuf)>,
         client_certs: &str,
         client_ca: Option<PathBuf>,
         client_crl: Option<PathBuf>,
         only_tls13: bool,
+        http2: bool,
     ) -> PyResult<Self> {
         let client_auth = match client_certs {
             "none" => ClientAuth::None,
@@ -51,7 +53,7 @@ impl PyTls {
             _ => return Err(PyValueError::new_err("client_certs is one of none, optional, required")),
         };
         let pairs = pairs.into_iter().map(|(certificate, key)| KeyPair { certificate, key }).collect();
-        let files = TlsFiles { pairs, client_auth, client_ca, client_crl, only_tls13, http2: false };
+        let files = TlsFiles { pairs, client_auth, client_ca, client_crl, only_tls13, http2 };
         let tls = server::Tls::new(files).map_err(|error| sentence(&error))?;
         Ok(Self { tls: Arc::new(tls) })
     }

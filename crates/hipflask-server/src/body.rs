@@ -209,7 +209,7 @@ impl BodyStream {
     pub fn awaited(&self) -> Option<(RawFd, Duration)> {
         let guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
         let intake = guard.as_ref()?;
-        Some((intake.socket.as_raw_fd(), intake.patience()))
+        Some((intake.socket.awaited()?, intake.patience()))
     }
 
     /// Reads all of it, unless it is longer than [`AHEAD`] or broken: then what has been read is there to be read

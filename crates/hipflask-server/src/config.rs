@@ -73,6 +73,11 @@ pub struct Config {
     pub redirect_binds: Vec<Bind>,
     /// The port they are sent to; that of the first of `binds` if `None`.
     pub redirect_port: Option<u16>,
+    /// Speak HTTP/2 with clients that begin so, or that choose it in a TLS handshake.
+    pub http2: bool,
+    /// Requests of one HTTP/2 connection at the same time, at most. 128: RFC 9113 wants no fewer than 100, and a browser
+    /// asks for no more.
+    pub http2_streams: u32,
     /// What the `Strict-Transport-Security` field says on encrypted connections; none if `None`. RFC 6797: whoever has
     /// seen it will not come without TLS for as long as it says, so it is not there by default.
     pub hsts: Option<String>,
@@ -124,6 +129,8 @@ impl Default for Config {
             tls: None,
             redirect_binds: Vec::new(),
             redirect_port: None,
+            http2: true,
+            http2_streams: 128,
             hsts: None,
             threads: 32,
             queue: 1024,

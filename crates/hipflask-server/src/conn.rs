@@ -16,6 +16,7 @@ use hipflask_http::{BodyDecoder, Error, Limits, RequestHead};
 use crate::body::{BodySource, Pace};
 use crate::exchange::ConnInfo;
 use crate::history::RouteHistory;
+use crate::http2::Http2;
 use crate::outflow::Outflow;
 use crate::outlet::Slice;
 use crate::reply::Afterwards;
@@ -72,6 +73,10 @@ pub(crate) enum Phase<T> {
     Drain(Box<(BodyDecoder, Pace)>),
     /// Asks a source for the next piece of a response.
     Stream(Box<Streaming>),
+    /// An HTTP/2 connection, which carries others.
+    Http2(Box<Http2>),
+    /// A stream of one, whose head has come.
+    Arrived(Box<RequestHead>),
     /// Sends what an outlet is given.
     Outlet(Box<Outflow>),
     /// Has said its last word and reads until the client has heard it; so many bytes at most, since then.
@@ -237,7 +242,11 @@ impl<T> Conn<T> {
     pub(crate) fn has_output(&self) -> bool {
         self.out_at < self.out.len()
             || self.file.is_some()
-            || matches!(&self.phase, Phase::Outlet(flow) if !flow.going().is_empty())
+            || match &self.phase {
+                Phase::Outlet(flow) => !flow.going().is_empty(),
+                Phase::Http2(http2) => http2.is_blocked(),
+                _ => false,
+            }
             || self.socket.owes()
     }
 

@@ -5,6 +5,7 @@ mod greet;
 mod later;
 mod leader;
 mod pump;
+mod streams;
 mod work;
 
 pub(crate) use pump::Pump;

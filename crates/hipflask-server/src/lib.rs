@@ -13,6 +13,7 @@ mod exchange;
 mod files;
 mod handler;
 mod history;
+mod http2;
 mod media;
 mod outflow;
 mod outlet;

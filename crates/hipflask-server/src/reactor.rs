@@ -115,6 +115,8 @@ pub(crate) struct Reactor<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     pub(crate) open: usize,
+    /// Requests of HTTP/2 connections that have a place.
+    streams: usize,
     /// Requests that have come.
     pub(crate) served: u64,
     wheel: Wheel,
@@ -163,6 +165,7 @@ impl<T> Reactor<T> {
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
+            streams: 0,
             served: 0,
             wheel: Wheel::new(),
             start: now,
@@ -308,6 +311,15 @@ impl<T> Reactor<T> {
     }
 
     fn insert(&mut self, transport: Transport, info: ConnInfo, redirects: bool) -> io::Result<()> {
+        let mut conn = self.seat(transport, Arc::new(info))?;
+        conn.greeting = conn.info.secure;
+        conn.redirects = redirects;
+        self.park(conn);
+        Ok(())
+    }
+
+    /// Gives a connection, or a stream of one, its place.
+    pub(crate) fn seat(&mut self, transport: Transport, info: Arc<ConnInfo>) -> io::Result<Box<Conn<T>>> {
         let socket = Arc::new(transport);
         let at = match self.free.last() {
             Some(at) => *at as usize,
@@ -315,10 +327,10 @@ impl<T> Reactor<T> {
         };
         let generation = self.slots.get(at).map_or(1, |slot| slot.generation);
         let token = u64::from(generation) << 32 | at as u64;
-        self.poller.add(socket.as_raw_fd(), token, Interest::Read)?;
-        let mut conn = Box::new(Conn::new(Arc::clone(&socket), token, Arc::new(info)));
-        conn.greeting = conn.info.secure;
-        conn.redirects = redirects;
+        if let Some(fd) = socket.raw_fd() {
+            self.poller.add(fd, token, Interest::Read)?;
+        }
+        let conn = Box::new(Conn::new(Arc::clone(&socket), token, info));
         let slot = Slot {
             generation,
             conn: None,
@@ -337,9 +349,14 @@ impl<T> Reactor<T> {
             }
             None => self.slots.push(slot),
         }
-        self.open += 1;
-        self.park(conn);
-        Ok(())
+        match conn.socket.stream() {
+            Some(stream) => {
+                stream.name(token);
+                self.streams += 1;
+            }
+            None => self.open += 1,
+        }
+        Ok(conn)
     }
 
     fn pause(&mut self, pause: Pause) {
@@ -385,6 +402,19 @@ impl<T> Reactor<T> {
         Some(conn)
     }
 
+    /// Takes a connection out because something has happened to its stream or outlet; `None` if a worker has it or it is
+    /// gone.
+    pub(crate) fn check_out_woken(&mut self, token: u64) -> Option<Box<Conn<T>>> {
+        let slot = self.slot(token)?;
+        match slot.socket.as_deref().and_then(Transport::stream) {
+            Some(stream) => {
+                let ended = stream.watch();
+                self.check_out(Event { token, readable: true, ended })
+            }
+            None => self.check_out_again(token),
+        }
+    }
+
     /// Takes a connection out to go on with it; `None` if a worker has it or it is gone.
     pub(crate) fn check_out_again(&mut self, token: u64) -> Option<Box<Conn<T>>> {
         self.slot(token)?.conn.take()
@@ -404,6 +434,12 @@ impl<T> Reactor<T> {
         if let Some(slot) = self.slot(conn.token) {
             Wheel::clear(&mut slot.timer);
         }
+        if let Some(stream) = conn.socket.stream()
+            && stream.watch()
+            && let Some(slot) = self.slot(conn.token)
+        {
+            slot.ended = true;
+        }
     }
 
     /// Asks for the end of a client whose connection is lent.
@@ -421,7 +457,7 @@ impl<T> Reactor<T> {
             self.reclaim(std::mem::take(&mut conn.out));
         } else if matches!(conn.phase, Phase::Outlet(_)) {
             self.slim(&mut conn);
-        } else if matches!(conn.phase, Phase::Ready) && conn.began.is_none() {
+        } else if matches!(conn.phase, Phase::Ready | Phase::Http2(_)) && conn.began.is_none() {
             conn.began = Some(self.now);
         }
         let deadline = self.deadline(&conn).map(|deadline| deadline.saturating_duration_since(self.start));
@@ -435,7 +471,9 @@ impl<T> Reactor<T> {
         if wants_write != slot.writing {
             slot.writing = wants_write;
             let interest = if wants_write { Interest::ReadWrite } else { Interest::Read };
-            drop(self.poller.change(conn.socket.as_raw_fd(), token, interest));
+            if let Some(fd) = conn.socket.raw_fd() {
+                drop(self.poller.change(fd, token, interest));
+            }
         }
         slot.conn = Some(conn);
     }
@@ -476,6 +514,11 @@ impl<T> Reactor<T> {
             Phase::Linger(_, since) => *since + timeouts.linger,
             // A quiet stream may stay quiet.
             Phase::Outlet(_) => return None,
+            Phase::Arrived(_) => self.now + timeouts.header,
+            Phase::Http2(http2) if !http2.is_open() => conn.began.unwrap_or(self.now) + timeouts.header,
+            // Each of them has deadlines of its own.
+            Phase::Http2(http2) if http2.has_streams() => return None,
+            Phase::Http2(_) => self.now + timeouts.idle,
         })
     }
 
@@ -500,7 +543,10 @@ impl<T> Reactor<T> {
             slot.socket = None;
             slot.timer = Timer::default();
             self.free.push(at as u32);
-            self.open -= 1;
+            match conn.socket.stream() {
+                Some(_) => self.streams -= 1,
+                None => self.open -= 1,
+            }
         }
         drop(conn);
         if self.pause != Pause::No && self.open < self.most {
@@ -549,6 +595,17 @@ impl<T> Reactor<T> {
     pub(crate) fn idle(&self) -> Vec<u64> {
         let idle = |slot: &&Slot<T>| slot.conn.as_ref().is_some_and(|conn| conn.is_idle());
         self.slots.iter().filter(idle).filter_map(|slot| slot.conn.as_ref()).map(|conn| conn.token).collect()
+    }
+
+    /// Whether anything is open, be it a connection or a request that has outlived its own.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open + self.streams == 0
+    }
+
+    /// The HTTP/2 connections.
+    pub(crate) fn http2(&self) -> Vec<u64> {
+        let conns = self.slots.iter().filter_map(|slot| slot.conn.as_ref());
+        conns.filter(|conn| matches!(conn.phase, Phase::Http2(_))).map(|conn| conn.token).collect()
     }
 
     /// The connections that outlets feed.

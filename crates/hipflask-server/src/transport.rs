@@ -1,4 +1,4 @@
-//! What carries a connection's bytes: a socket, or a socket with TLS on it.
+//! What carries a connection's bytes: a socket, a socket with TLS on it, or a stream of an HTTP/2 connection.
 //!
 //! Has the socket's interface: a connection neither knows nor asks what is below it, except while it begins.
 
@@ -6,17 +6,23 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::RawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::http2::Pipe;
 use crate::sys::Socket;
 use crate::tls::{Greeting, Session};
+
+/// How much of a file is given to a stream at once.
+const PIECE: usize = 32 * 1024;
 
 /// The way to a client. Never blocks, but for the two `wait` functions.
 #[derive(Debug)]
 pub(crate) enum Transport {
     Plain(Socket),
     Tls(Box<Secure>),
+    Stream(Box<Pipe>),
 }
 
 /// A socket and the TLS session on it.
@@ -39,15 +45,29 @@ impl Transport {
         Transport::Tls(Box::new(Secure { socket, session: Mutex::new(session) }))
     }
 
-    fn socket(&self) -> &Socket {
+    /// What the poller watches; a stream's is its connection's.
+    pub(crate) fn raw_fd(&self) -> Option<RawFd> {
         match self {
-            Transport::Plain(socket) => socket,
-            Transport::Tls(secure) => &secure.socket,
+            Transport::Plain(socket) => Some(socket.as_raw_fd()),
+            Transport::Tls(secure) => Some(secure.socket.as_raw_fd()),
+            Transport::Stream(_) => None,
         }
     }
 
-    pub(crate) fn as_raw_fd(&self) -> RawFd {
-        self.socket().as_raw_fd()
+    /// What becomes readable when there may be more to read.
+    pub(crate) fn awaited(&self) -> Option<RawFd> {
+        match self {
+            Transport::Stream(pipe) => pipe.awaited(),
+            _ => self.raw_fd(),
+        }
+    }
+
+    /// The stream, if it is one.
+    pub(crate) fn stream(&self) -> Option<&Pipe> {
+        match self {
+            Transport::Stream(pipe) => Some(pipe),
+            _ => None,
+        }
     }
 
     /// Appends up to `most` bytes to `into`; 0 is the peer's end. Fewer than `most` mean that the socket is empty.
@@ -55,6 +75,7 @@ impl Transport {
         match self {
             Transport::Plain(socket) => socket.recv(into, most),
             Transport::Tls(secure) => secure.session().recv(&secure.socket, into, most),
+            Transport::Stream(pipe) => pipe.recv(into, most),
         }
     }
 
@@ -64,6 +85,7 @@ impl Transport {
         match self {
             Transport::Plain(socket) => socket.send(bytes, more),
             Transport::Tls(secure) => secure.session().send(&secure.socket, bytes, more),
+            Transport::Stream(pipe) => pipe.send(bytes),
         }
     }
 
@@ -72,6 +94,21 @@ impl Transport {
         match self {
             Transport::Plain(socket) => socket.send_slices(slices),
             Transport::Tls(secure) => secure.session().send_slices(&secure.socket, slices),
+            Transport::Stream(pipe) => {
+                let mut sent = 0;
+                for slice in slices {
+                    let count = match pipe.send(slice) {
+                        Ok(count) => count,
+                        Err(error) if sent == 0 => return Err(error),
+                        Err(_) => break,
+                    };
+                    sent += count;
+                    if count < slice.len() {
+                        break;
+                    }
+                }
+                Ok(sent)
+            }
         }
     }
 
@@ -80,13 +117,21 @@ impl Transport {
         match self {
             Transport::Plain(socket) => socket.send_file(file, offset, most),
             Transport::Tls(secure) => secure.session().send_file(&secure.socket, file, offset, most),
+            Transport::Stream(pipe) => {
+                let wanted = usize::try_from(most).unwrap_or(PIECE).min(PIECE);
+                let mut piece = vec![0; wanted];
+                match file.read_at(&mut piece, offset)? {
+                    0 => Ok(0),
+                    count => pipe.send(piece.get(..count).unwrap_or_default()),
+                }
+            }
         }
     }
 
     /// Whether bytes that were taken have not gone out yet.
     pub(crate) fn owes(&self) -> bool {
         match self {
-            Transport::Plain(_) => false,
+            Transport::Plain(_) | Transport::Stream(_) => false,
             Transport::Tls(secure) => secure.session().owes(),
         }
     }
@@ -94,7 +139,7 @@ impl Transport {
     /// Sends what [`Transport::owes`].
     pub(crate) fn flush(&self) -> io::Result<()> {
         match self {
-            Transport::Plain(_) => Ok(()),
+            Transport::Plain(_) | Transport::Stream(_) => Ok(()),
             Transport::Tls(secure) => secure.session().flush(&secure.socket),
         }
     }
@@ -104,21 +149,24 @@ impl Transport {
         match self {
             Transport::Plain(_) => false,
             Transport::Tls(secure) => secure.session().is_over(),
+            Transport::Stream(pipe) => pipe.is_over(),
         }
     }
 
     /// How far the handshake has come.
     pub(crate) fn greeting(&self) -> Greeting {
         match self {
-            Transport::Plain(_) => Greeting::Done(None),
+            Transport::Plain(_) | Transport::Stream(_) => Greeting::Done(None),
             Transport::Tls(secure) => secure.session().greeting(),
         }
     }
 
     /// Says that nothing more will be sent, as far as that takes no wait.
     pub(crate) fn farewell(&self) {
-        if let Transport::Tls(secure) = self {
-            secure.session().farewell(&secure.socket);
+        match self {
+            Transport::Plain(_) => {}
+            Transport::Tls(secure) => secure.session().farewell(&secure.socket),
+            Transport::Stream(pipe) => pipe.finish(),
         }
     }
 
@@ -127,21 +175,38 @@ impl Transport {
         if how == Shutdown::Write {
             self.farewell();
         }
-        self.socket().shutdown(how);
+        match self {
+            Transport::Plain(socket) => socket.shutdown(how),
+            Transport::Tls(secure) => secure.socket.shutdown(how),
+            Transport::Stream(pipe) if how == Shutdown::Both => pipe.reset(),
+            Transport::Stream(_) => {}
+        }
     }
 
     /// Makes closing reset the connection, so that the client cannot take a part for the whole.
     pub(crate) fn reset_on_close(&self) {
-        self.socket().reset_on_close();
+        match self {
+            Transport::Plain(socket) => socket.reset_on_close(),
+            Transport::Tls(secure) => secure.socket.reset_on_close(),
+            Transport::Stream(pipe) => pipe.reset(),
+        }
     }
 
     /// Blocks until the socket can be read, at most `timeout`. Tells whether it can.
     pub(crate) fn wait_readable(&self, timeout: Duration) -> io::Result<bool> {
-        self.socket().wait_readable(timeout)
+        match self {
+            Transport::Plain(socket) => socket.wait_readable(timeout),
+            Transport::Tls(secure) => secure.socket.wait_readable(timeout),
+            Transport::Stream(pipe) => Ok(pipe.wait(timeout)),
+        }
     }
 
     /// Blocks until the socket takes bytes, at most `timeout`. Tells whether it does.
     pub(crate) fn wait_writable(&self, timeout: Duration) -> io::Result<bool> {
-        self.socket().wait_writable(timeout)
+        match self {
+            Transport::Plain(socket) => socket.wait_writable(timeout),
+            Transport::Tls(secure) => secure.socket.wait_writable(timeout),
+            Transport::Stream(pipe) => Ok(pipe.wait(timeout)),
+        }
     }
 }

@@ -46,8 +46,13 @@ impl<H: Handler> Engine<H> {
             Greeting::Done(tls) => {
                 conn.greeting = false;
                 conn.began = None;
+                let http2 = tls.as_ref().is_some_and(|tls| tls.http2);
                 conn.info = Arc::new(ConnInfo { tls, ..ConnInfo::clone(&conn.info) });
                 match filled {
+                    Filled::Some | Filled::Nothing if http2 => {
+                        self.become_http2(&mut conn);
+                        Flow::On(lead, conn)
+                    }
                     Filled::Some | Filled::Nothing => Flow::On(lead, conn),
                     Filled::End | Filled::Broken => {
                         lead.close(conn);

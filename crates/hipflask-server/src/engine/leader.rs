@@ -87,8 +87,10 @@ impl<H: Handler> Engine<H> {
         // thousands.
         for _ in 0..WOKEN {
             let Some(token) = lead.woken.pop_front() else { break };
-            if let Some(conn) = lead.check_out_again(token) {
+            if let Some(conn) = lead.check_out_woken(token) {
                 lead = self.advance(lead, conn, here)?;
+            } else if let Some(token) = lead.gone.take() {
+                self.tell_gone(token);
             }
         }
         // Those that had their share, once each.
@@ -114,8 +116,8 @@ impl<H: Handler> Engine<H> {
         // was closed ends it all.
         let finishing = match lead.stopping {
             Stopping::No => false,
-            Stopping::LastCall(..) => lead.open == 0,
-            Stopping::Finishing(_) => lead.open == 0 || !lead.idle().is_empty(),
+            Stopping::LastCall(..) => lead.is_empty(),
+            Stopping::Finishing(_) => lead.is_empty() || !lead.idle().is_empty(),
         };
         let most = if lead.has_work() || finishing { Some(Duration::ZERO) } else { most };
         let most = if self.waker.sleeps() { most } else { Some(Duration::ZERO) };
@@ -199,7 +201,8 @@ impl<H: Handler> Engine<H> {
                     && conn.out.len() - conn.out_at < BATCH
             }
             Phase::Stream(stream) => stream.begin.is_some(),
-            Phase::Outlet(_) => true,
+            // Both write by themselves.
+            Phase::Outlet(_) | Phase::Http2(_) => true,
             _ => false,
         };
         if !waits && conn.has_output() {
@@ -224,6 +227,8 @@ impl<H: Handler> Engine<H> {
                 Flow::Next(lead)
             }
             Phase::Outlet(_) => self.feed(lead, conn, here),
+            Phase::Http2(_) => self.carry(lead, conn, here),
+            Phase::Arrived(_) => self.begin_stream(lead, conn, here),
             Phase::Ready if conn.closing => {
                 if !conn.linger {
                     lead.close(conn);
@@ -245,6 +250,19 @@ impl<H: Handler> Engine<H> {
     }
 
     pub(super) fn parse(self: &Arc<Self>, lead: Helm<H>, mut conn: Link<H>, here: &mut Here<H>) -> Flow<H> {
+        if !conn.used {
+            match self.begins_http2(&conn) {
+                Some(false) => {}
+                Some(true) => {
+                    self.become_http2(&mut conn);
+                    return Flow::On(lead, conn);
+                }
+                None => {
+                    conn.starved = true;
+                    return Flow::On(lead, conn);
+                }
+            }
+        }
         match conn.parse(&self.head_limits) {
             Ok(Some(head)) => self.request(lead, conn, head, here),
             Ok(None) => Flow::On(lead, conn),
@@ -356,7 +374,7 @@ impl<H: Handler> Engine<H> {
                 Flow::On(lead, conn)
             }
             Phase::Ready => Flow::On(lead, conn),
-            other @ (Phase::Stream(_) | Phase::Outlet(_)) => {
+            other @ (Phase::Stream(_) | Phase::Outlet(_) | Phase::Http2(_) | Phase::Arrived(_)) => {
                 conn.phase = other;
                 Flow::On(lead, conn)
             }
@@ -623,9 +641,18 @@ impl<H: Handler> Engine<H> {
                 lead.close(conn);
                 return Some(lead);
             }
+            Phase::Http2(_) => {
+                self.give_up_http2(&mut lead, conn);
+                return Some(lead);
+            }
             Phase::Ready if !conn.is_idle() => "the head arrives too slowly",
             Phase::Collect(_) => "the body arrives too slowly",
-            Phase::Ready | Phase::Drain(_) | Phase::Stream(_) | Phase::Outlet(_) | Phase::Linger(..) => {
+            Phase::Ready
+            | Phase::Arrived(_)
+            | Phase::Drain(_)
+            | Phase::Stream(_)
+            | Phase::Outlet(_)
+            | Phase::Linger(..) => {
                 lead.close(conn);
                 return Some(lead);
             }
@@ -646,6 +673,8 @@ impl<H: Handler> Engine<H> {
             lead.stopping = Stopping::LastCall(now + self.config.timeouts.last_call, now + grace);
             let outlets = lead.outlets();
             lead.woken.extend(outlets);
+            let http2 = lead.http2();
+            lead.woken.extend(http2);
         }
         if let Stopping::LastCall(first, last) = lead.stopping
             && first <= now
@@ -655,6 +684,11 @@ impl<H: Handler> Engine<H> {
         if let Stopping::Finishing(_) = lead.stopping {
             // Whoever is idle now has had the time to send a request that was under way. What has come to the socket
             // but not yet to us counts.
+            for token in lead.http2() {
+                if let Some(conn) = lead.check_out_again(token) {
+                    self.end_idle_http2(lead, conn);
+                }
+            }
             for token in lead.idle() {
                 let Some(mut conn) = lead.check_out_again(token) else { continue };
                 conn.readable = true;
@@ -666,7 +700,7 @@ impl<H: Handler> Engine<H> {
                 }
             }
         }
-        if lead.open == 0 && lead.work.is_empty() && !self.waker.has_call() && !self.pool.is_busy() {
+        if lead.is_empty() && lead.work.is_empty() && !self.waker.has_call() && !self.pool.is_busy() {
             return true;
         }
         let late = match lead.stopping {

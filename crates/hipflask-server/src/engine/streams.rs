@@ -1,0 +1,172 @@
+//! What the leader does for HTTP/2 connections: takes their requests, which then go the way of all requests, and ends
+//! them in good order.
+
+use std::sync::Arc;
+
+use h2::{Reason, RecvStream};
+use hipflask_http::http2::Parts;
+use hipflask_http::{Framing, RequestHead};
+use http::Request;
+
+use crate::body::Pace;
+use crate::conn::{Conn, Phase};
+use crate::handler::Handler;
+use crate::http2::{Found, Http2, PREFACE, Pipe};
+use crate::reactor::Stopping;
+use crate::reply::asked_unknown;
+use crate::transport::Transport;
+
+use super::leader::Flow;
+use super::{Engine, Helm, Here, Link};
+
+impl<H: Handler> Engine<H> {
+    /// Whether a connection begins as HTTP/2 does; `None` if that cannot be told yet.
+    pub(super) fn begins_http2(&self, conn: &Conn<H::Ticket>) -> Option<bool> {
+        if conn.used || !self.config.http2 || conn.redirects {
+            return Some(false);
+        }
+        let bytes = conn.unread();
+        let count = bytes.len().min(PREFACE.len());
+        if bytes.get(..count) != PREFACE.get(..count) {
+            return Some(false);
+        }
+        (count == PREFACE.len()).then_some(true)
+    }
+
+    /// Makes a connection one of HTTP/2.
+    pub(super) fn become_http2(&self, conn: &mut Conn<H::Ticket>) {
+        let mut first = std::mem::take(&mut conn.inbuf);
+        first.drain(..conn.at.min(first.len()));
+        conn.at = 0;
+        conn.used = true;
+        conn.began = None;
+        let http2 = Http2::new(&conn.socket, first, &self.waker, conn.token, &self.config);
+        conn.phase = Phase::Http2(Box::new(http2));
+    }
+
+    /// Goes on with a connection as far as its socket and its streams allow.
+    pub(super) fn carry(
+        self: &Arc<Self>,
+        mut lead: Helm<H>,
+        mut conn: Link<H>,
+        here: &mut Here<H>,
+    ) -> Flow<H> {
+        let Phase::Http2(mut http2) = std::mem::replace(&mut conn.phase, Phase::Ready) else {
+            return Flow::On(lead, conn);
+        };
+        http2.tell(std::mem::take(&mut conn.readable), conn.ending);
+        let over = loop {
+            match http2.look() {
+                Found::Request(request, respond) => {
+                    self.arrive(&mut lead, &conn, &http2, *request, respond, here);
+                }
+                Found::Nothing => break None,
+                Found::Over(why) => break Some(why),
+            }
+        };
+        if let Some(why) = over {
+            if let Some(why) = why {
+                self.refused_silently(&conn, why);
+            }
+            lead.close(conn);
+            return Flow::Next(lead);
+        }
+        if http2.is_rushing() {
+            self.refused_silently(&conn, "the client takes back too many of its requests");
+            http2.end(Reason::ENHANCE_YOUR_CALM);
+            lead.close(conn);
+            return Flow::Next(lead);
+        }
+        if lead.stopping != Stopping::No {
+            http2.leave();
+            if let Found::Over(_) = http2.look() {
+                lead.close(conn);
+                return Flow::Next(lead);
+            }
+        }
+        conn.writing = match conn.writing {
+            _ if !http2.is_blocked() => None,
+            None => Some(Pace::new(lead.now)),
+            since => since,
+        };
+        if http2.is_hungry() {
+            lead.again.push_back(conn.token);
+        }
+        conn.phase = Phase::Http2(http2);
+        lead.park(conn);
+        Flow::Next(lead)
+    }
+
+    /// Gives a request a place of its own.
+    fn arrive(
+        &self,
+        lead: &mut Helm<H>,
+        below: &Conn<H::Ticket>,
+        http2: &Http2,
+        request: Request<RecvStream>,
+        respond: h2::server::SendResponse<bytes::Bytes>,
+        here: &Here<H>,
+    ) {
+        let (parts, body) = request.into_parts();
+        let made = RequestHead::from_http2(
+            &Parts {
+                method: parts.method.as_str().as_bytes(),
+                scheme: parts.uri.scheme_str().map(str::as_bytes),
+                authority: parts.uri.authority().map(|authority| authority.as_str().as_bytes()),
+                path: parts.uri.path_and_query().map(|path| path.as_str().as_bytes()),
+                ends: body.is_end_stream(),
+            },
+            parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
+            &self.head_limits,
+        );
+        let chunked = made.as_ref().is_ok_and(|head| head.framing() == Framing::Chunked);
+        let head_only = parts.method == http::Method::HEAD;
+        let pipe = Pipe::new(body, respond, (chunked, head_only), &self.waker, http2.counts());
+        let Ok(mut conn) = lead.seat(Transport::Stream(Box::new(pipe)), Arc::clone(&below.info)) else {
+            // Takes no descriptor, so it cannot fail; dropped, the stream is reset.
+            return;
+        };
+        conn.readable = true;
+        match made {
+            Ok(head) => conn.phase = Phase::Arrived(Box::new(head)),
+            Err(error) => {
+                self.refuse(&mut conn, error.status(), error.reason(), asked_unknown(), here);
+            }
+        }
+        lead.returned.push_back(conn);
+    }
+
+    /// An idle connection has been open for long enough, or has not begun in time.
+    pub(super) fn give_up_http2(&self, lead: &mut Helm<H>, mut conn: Link<H>) {
+        if let Phase::Http2(http2) = &mut conn.phase {
+            if !http2.is_open() {
+                self.refused_silently(&conn, "the HTTP/2 connection begins too slowly");
+            } else {
+                http2.end(Reason::NO_ERROR);
+            }
+        }
+        lead.close(conn);
+    }
+
+    /// Ends a connection without requests because the server stops.
+    pub(super) fn end_idle_http2(&self, lead: &mut Helm<H>, mut conn: Link<H>) {
+        match &mut conn.phase {
+            Phase::Http2(http2) if !http2.has_streams() => http2.end(Reason::NO_ERROR),
+            _ => return lead.park(conn),
+        }
+        lead.close(conn);
+    }
+
+    /// What a stream's head is answered with is the same as for any other.
+    pub(super) fn begin_stream(
+        self: &Arc<Self>,
+        lead: Helm<H>,
+        mut conn: Link<H>,
+        here: &mut Here<H>,
+    ) -> Flow<H> {
+        match std::mem::replace(&mut conn.phase, Phase::Ready) {
+            Phase::Arrived(head) => self.request(lead, conn, head, here),
+            _ => Flow::On(lead, conn),
+        }
+    }
+}
