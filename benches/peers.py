@@ -29,6 +29,7 @@ FLASK_WORKLOADS = [
     "routes",
     "session",
 ]
+ASYNC_WORKLOADS = ["async", "async-sleep"]
 BARE_WORKLOADS = ["plain", "json", "param", "post-json"]
 
 
@@ -111,8 +112,18 @@ PEERS = [
     Peer(
         "Hipflask",
         ["{python}", "-m", "hipflask", "--app", "{apps}/flask_app.py", "run", "--port", "{port}"],
-        FLASK_WORKLOADS,
+        FLASK_WORKLOADS + ASYNC_WORKLOADS,
         probe="hipflask",
+    ),
+    Peer(
+        "Starlette on uvicorn",
+        [
+            *("{python}", "-m", "uvicorn", "starlette_app:app", "--port", "{port}", "--no-access-log"),
+            *("--log-level", "warning"),
+        ],
+        ["plain", "param", *ASYNC_WORKLOADS],
+        ["uvicorn", "uvloop", "httptools", "starlette"],
+        probe="starlette",
     ),
     Peer(
         "nginx",

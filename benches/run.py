@@ -43,6 +43,8 @@ def workload_requests() -> dict[str, list[bytes]]:
     picks = random.Random(3)
     return {
         "plain": [request("GET", "/plain")],
+        "async": [request("GET", "/async")],
+        "async-sleep": [request("GET", "/async-sleep")],
         "json": [request("GET", "/json")],
         "param": [request("GET", "/users/42?q=flask")],
         "post-json": [request("POST", "/json", posted, "application/json")],

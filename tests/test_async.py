@@ -716,3 +716,154 @@ def test_an_error_after_a_wait_reaches_its_handler_with_its_traceback(app, live)
     for kind in ("early", "late"):
         answer = live.get(f"/{kind}")
         assert (answer.status_code, answer.text) == (418, "view")
+
+
+def test_app_wide_hooks_of_a_blueprint_may_be_coroutines(app, client):
+    from hipflask import Blueprint
+
+    calls: list[str] = []
+    blueprint = Blueprint("b", __name__)
+
+    @blueprint.before_app_request
+    async def before():
+        await asyncio.sleep(0)
+        calls.append("before")
+
+    @blueprint.after_app_request
+    async def after(response):
+        calls.append("after")
+        return response
+
+    @blueprint.teardown_app_request
+    async def teardown(error):
+        calls.append("teardown")
+
+    @blueprint.app_errorhandler(KeyError)
+    async def handler(error):
+        return "handled"
+
+    app.register_blueprint(blueprint)
+
+    @app.route("/<kind>")
+    async def view(kind):
+        raise KeyError(kind)
+
+    @app.teardown_appcontext
+    async def teardown_app(error):
+        calls.append("teardown app")
+
+    assert client.get("/x").text == "handled"
+    assert calls == ["before", "after", "teardown", "teardown app"]
+
+
+def test_a_context_processor_may_be_a_coroutine_function(app, client):
+    from hipflask import render_template_string
+
+    @app.context_processor
+    async def names():
+        await asyncio.sleep(0)
+        return {"name": f"of {request.path}"}
+
+    @app.route("/x")
+    def view():
+        return render_template_string("{{ name }}")
+
+    assert client.get("/x").text == "of /x"
+
+
+def test_a_request_s_context_is_copied_for_sync_and_async_functions(app, client):
+    from hipflask import copy_current_request_context
+
+    @app.route("/<name>")
+    async def view(name):
+        @copy_current_request_context
+        def in_a_thread():
+            return f"{request.path} {session['name']}"
+
+        async def in_a_task():
+            await asyncio.sleep(0)
+            return f"{request.path} {g.name}"
+
+        g.name = name
+        session["name"] = name
+        task = asyncio.create_task(in_a_task())
+        return f"{await asyncio.to_thread(in_a_thread)}, {await task}"
+
+    assert client.get("/x").text == "/x x, /x x"
+
+
+def test_async_context_managers_and_iterators_work_in_views(app, client):
+    from contextlib import AsyncExitStack, asynccontextmanager
+
+    calls: list[str] = []
+
+    @asynccontextmanager
+    async def resource(name):
+        calls.append(f"open {name}")
+        await asyncio.sleep(0)
+        try:
+            yield name
+        finally:
+            await asyncio.sleep(0)
+            calls.append(f"close {name}")
+
+    async def numbers():
+        for number in range(3):
+            await asyncio.sleep(0)
+            yield number
+
+    @app.route("/")
+    async def view():
+        async with AsyncExitStack() as stack:
+            names = [await stack.enter_async_context(resource(name)) for name in "ab"]
+            return "".join(names) + "".join([str(number) async for number in numbers()])
+
+    assert client.get("/").text == "ab012"
+    assert calls == ["open a", "open b", "close b", "close a"]
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "TaskGroup"), reason="TaskGroup came with Python 3.11")
+def test_task_groups_and_timeouts_work_in_views_that_have_not_waited_yet(app, client):
+    @app.route("/group")
+    async def group():
+        async def path(suffix):
+            await asyncio.sleep(0)
+            return request.path + suffix
+
+        async with asyncio.TaskGroup() as tasks:
+            made = [tasks.create_task(path(suffix)) for suffix in "ab"]
+        return " ".join(task.result() for task in made)
+
+    @app.route("/fails")
+    async def fails():
+        async def fail():
+            raise LookupError("in a task")
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(fail())
+                await asyncio.sleep(60)
+        except Exception as group:
+            return str(group.exceptions[0])
+
+    @app.route("/timeout")
+    async def timeout():
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(60)
+        except TimeoutError:
+            return "in time"
+
+    @app.route("/none")
+    async def none():
+        async with asyncio.timeout(60), asyncio.TaskGroup():
+            return asyncio.current_task().get_name()[:5]
+
+    for path, expected in {
+        "/group": "/groupa /groupb",
+        "/fails": "'in a task'",
+        "/timeout": "in time",
+        "/none": "Task-",
+    }.items():
+        for _ in range(2):
+            assert client.get(path).text == expected

@@ -1,5 +1,6 @@
 """The benchmark's application in Flask's API: on Hipflask, or with BENCH_FRAMEWORK=flask on Flask itself."""
 
+import asyncio
 import os
 
 if os.environ.get("BENCH_FRAMEWORK", "hipflask") == "flask":
@@ -27,6 +28,17 @@ SPIN = spin_count(20)
 
 @app.route("/plain")
 def plain():
+    return "Hello, World!"
+
+
+@app.route("/async")
+async def coroutine():
+    return "Hello, World!"
+
+
+@app.route("/async-sleep")
+async def sleeping():
+    await asyncio.sleep(0)
     return "Hello, World!"
 
 
