@@ -322,3 +322,66 @@ class TestByName:
             rooms[str(number)].publish("x")
         assert len(rooms) == 300
         assert rooms["0"].published == 1
+
+
+class TestWebSockets:
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    def test_they_get_what_is_published(self, app: Flask, kind: str) -> None:
+        from websockets.sync.client import connect
+
+        rooms = Channels()
+        app.add_url_rule("/events/<room>", "events", lambda room: rooms[room].stream())
+
+        if kind == "sync":
+
+            @app.websocket("/chat/<room>")
+            def chat(ws: Any, room: str) -> None:
+                rooms[room].join(ws)
+                for message in ws:
+                    rooms[room].publish(message)
+        else:
+
+            @app.websocket("/chat/<room>")
+            async def chat_async(ws: Any, room: str) -> None:
+                rooms[room].join(ws)
+                async for message in ws:
+                    rooms[room].publish(message)
+
+        with serving(app) as where:
+            address = f"ws://{where[0]}:{where[1]}/chat/"
+            with connect(address + "a") as ada, connect(address + "a") as bob, connect(address + "b") as eve:
+                wait_for(lambda: (len(rooms["a"]), len(rooms["b"])) == (2, 1))
+                with Reader(where, "/events/a") as reader:
+                    for text in ("hello", "é" * 100, "x" * 70_000):
+                        ada.send(text)
+                        assert (ada.recv(TIMEOUT), bob.recv(TIMEOUT)) == (text, text)
+                        reader.until(b"data: " + text.encode() + b"\n\n")
+                    rooms["a"].publish({"json": 1}, event="not sent here")
+                    assert bob.recv(TIMEOUT) == '{"json": 1}'
+                    rooms["b"].publish("other room")
+                    assert eve.recv(TIMEOUT) == "other room"
+            wait_for(lambda: (len(rooms["a"]), len(rooms["b"])) == (0, 0))
+
+    def test_one_may_leave_and_stay_connected(self, app: Flask) -> None:
+        from websockets.sync.client import connect
+
+        channel = Channel()
+
+        @app.websocket("/")
+        def view(ws: Any) -> None:
+            membership = channel.join(ws)
+            ws.receive()
+            membership.leave()
+            membership.leave()
+            ws.send("left")
+            ws.receive()
+
+        with serving(app) as where, connect(f"ws://{where[0]}:{where[1]}/") as client:
+            wait_for(lambda: len(channel) == 1)
+            client.send("go")
+            assert client.recv(TIMEOUT) == "left"
+            assert len(channel) == 0
+            later = channel.subscribe()
+            assert channel.publish("not for it") == 1
+            client.send("end")
+            later.close()

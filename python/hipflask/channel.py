@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from ._core import Membership
+    from .websocket import AsyncWebSocket, WebSocket
+
 # Bytes that may wait for a slow subscriber before it is cut off: some hundred events of a chat.
 QUEUE = 64 * 1024
 # Seconds after which `Channels` forgets a channel that nobody uses: time for somebody to come back.
@@ -113,6 +116,14 @@ class Channel:
             last_event_id = _asked_for()
         first = None if retry is None else encode_event(retry=retry)
         return self._core.subscribe(last_event_id, replay, self.heartbeat, first)
+
+    def join(self, websocket: WebSocket | AsyncWebSocket) -> Membership:
+        """Have the data of each event sent to a WebSocket, as a text message, from now on.
+
+        It goes on until the connection ends, or until `leave` of what is returned is called. The view waits
+        for what the client says meanwhile. The connection is opened if it is not.
+        """
+        return websocket._open().join(self)
 
     def close(self) -> None:
         """End all subscriptions, and those to come: their streams are complete. WebSockets stay open."""

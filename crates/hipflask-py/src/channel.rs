@@ -289,17 +289,17 @@ impl Channel {
 }
 
 /// A WebSocket's part in a channel.
-#[allow(dead_code, reason = "for the WebSockets")]
+#[pyclass(frozen, module = "hipflask._core")]
 pub(crate) struct Membership {
     channel: Arc<Channel>,
     key: Key,
 }
 
-#[allow(dead_code, reason = "for the WebSockets")]
+#[pymethods]
 impl Membership {
-    /// Ends it; the connection stays.
-    pub(crate) fn leave(&self) {
-        self.channel.remove(self.key);
+    /// Get no further events; the connection stays.
+    fn leave(&self, py: Python<'_>) {
+        py.detach(|| self.channel.remove(self.key));
     }
 }
 
@@ -308,7 +308,6 @@ impl Membership {
 /// # Errors
 ///
 /// `channel` is no channel.
-#[allow(dead_code, reason = "for the WebSockets")]
 pub(crate) fn join(channel: &Bound<'_, PyAny>, outlet: &Outlet) -> PyResult<Membership> {
     let core = channel
         .getattr_opt(intern!(channel.py(), "_core"))?
@@ -501,5 +500,6 @@ impl Subscription {
 /// Adds this file's names to `hipflask._core`.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ChannelCore>()?;
-    module.add_class::<Subscription>()
+    module.add_class::<Subscription>()?;
+    module.add_class::<Membership>()
 }

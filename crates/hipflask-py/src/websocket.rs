@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
 
 use crate::answer;
+use crate::channel::{self, Membership};
 use crate::context;
 use crate::dispatch::{Dispatcher, Ticket};
 use crate::environ::{EngineRequest, environ_from_engine};
@@ -574,6 +575,11 @@ struct Connection {
 
 #[pymethods]
 impl Connection {
+    /// Have the data of a channel's events sent as text messages, until the connection ends or leaves the channel.
+    fn join(&self, channel: &Bound<'_, PyAny>) -> PyResult<Membership> {
+        channel::join(channel, self.socket.outlet()?)
+    }
+
     /// Take the next message, waiting for it.
     ///
     /// Args:

@@ -179,6 +179,13 @@ impl Lender {
     }
 }
 
+/// A connection that is gone takes its body along.
+impl Drop for Lender {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Release);
+    }
+}
+
 impl BodyStream {
     /// Reads the next bytes; 0 is the end of the complete body, an error never looks like one. Blocks.
     ///

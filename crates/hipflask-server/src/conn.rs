@@ -13,7 +13,7 @@ use std::time::Instant;
 use hipflask_http::response::BodyEncoder;
 use hipflask_http::{BodyDecoder, Error, Limits, RequestHead};
 
-use crate::body::{BodySource, Pace};
+use crate::body::{BodySource, Lender, Pace};
 use crate::exchange::ConnInfo;
 use crate::history::RouteHistory;
 use crate::http2::Http2;
@@ -89,6 +89,8 @@ pub(crate) struct Streaming {
     pub(crate) encoder: BodyEncoder,
     /// Where the response begins in the buffer, as long as none of it has been sent.
     pub(crate) begin: Option<usize>,
+    /// Whose end of the request's body the source may be reading.
+    pub(crate) lender: Option<Lender>,
 }
 
 /// A file on its way out, behind what stands in the buffer.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::body::BodySource;
+use crate::body::{BodySource, Lender};
 use crate::engine::Pump;
 use crate::outlet::{Outlet, Shared, Slice, Stage, Upgraded};
 use crate::waker::Waker;
@@ -22,6 +22,8 @@ pub(crate) struct Outflow {
     upgrade: Option<Upgrade>,
     /// What is to make the pieces, until a worker has it.
     pump: Option<Box<Pump>>,
+    /// Whose end of the request's body the source may be reading.
+    pub(crate) lender: Option<Lender>,
     heartbeat: Option<Duration>,
     /// When bytes went out last.
     last: Instant,
@@ -58,6 +60,7 @@ impl Outflow {
             stage: Stage::Open,
             upgrade,
             pump: None,
+            lender: None,
             heartbeat: None,
             last: Instant::now(),
             complete: false,

@@ -80,6 +80,7 @@ impl<H: Handler> Engine<H> {
             (Pushed::Broken, _) => Next::Close,
             (Pushed::Done, Stage::Finishing) => {
                 flow.complete();
+                let lender = flow.lender.take();
                 if flow.is_upgraded() {
                     // What the client is still saying must not turn our last word into a reset.
                     conn.closing = true;
@@ -87,6 +88,9 @@ impl<H: Handler> Engine<H> {
                 }
                 conn.closing |= stops;
                 self.end_outlet(conn);
+                if let Some(lender) = lender {
+                    self.take_back(conn, &lender);
+                }
                 Next::Go
             }
             (Pushed::Blocked, Stage::Finishing) => Next::Park,

@@ -101,8 +101,8 @@ impl<H: Handler> Owed for Debt<H> {
             Some(answer) => engine.apply(&mut conn, answer, begin),
             None => conn.broken = true,
         }
-        if let Some(lender) = &lender {
-            engine.take_back(&mut conn, lender);
+        if let Some(lender) = lender {
+            engine.settle(&mut conn, lender);
         }
         // A stop that came meanwhile waits for no further request of this client.
         conn.closing |= engine.is_stopping() && conn.unread().is_empty();

@@ -41,7 +41,7 @@ impl<H: Handler> Engine<H> {
         here.detach(&*self.handler);
         history.record(took);
         if let Some(lender) = lender {
-            self.take_back(&mut conn, &lender);
+            self.settle(&mut conn, lender);
         }
         self.hand_in(conn);
     }
@@ -131,12 +131,22 @@ impl<H: Handler> Engine<H> {
             }
             Payload::File { file, offset, length } => conn.send_file(file, offset, length),
             Payload::Stream { source, encoder } => {
-                conn.phase = Phase::Stream(Box::new(Streaming { source, encoder, begin: Some(begin) }));
+                conn.phase =
+                    Phase::Stream(Box::new(Streaming { source, encoder, begin: Some(begin), lender: None }));
             }
             Payload::Outlet(flow) => {
                 flow.connect(&self.waker, conn.token);
                 conn.phase = Phase::Outlet(flow);
             }
+        }
+    }
+
+    /// Ends the loan of a body, unless the response goes on and its source may be reading it.
+    pub(super) fn settle(&self, conn: &mut Conn<H::Ticket>, lender: Lender) {
+        match &mut conn.phase {
+            Phase::Stream(stream) => stream.lender = Some(lender),
+            Phase::Outlet(flow) if !flow.is_upgraded() => flow.lender = Some(lender),
+            _ => self.take_back(conn, &lender),
         }
     }
 
@@ -159,7 +169,6 @@ impl<H: Handler> Engine<H> {
                 // The rest of the body would be taken for the other protocol's bytes.
                 conn.broken = true;
             }
-            // A stream answers while the body is still coming: too rare to keep the connection for.
             conn.closing = true;
             conn.linger = true;
         }
@@ -170,6 +179,10 @@ impl<H: Handler> Engine<H> {
     /// Asks a stream for pieces until the client takes no more or others wait.
     pub(super) fn ask(&self, mut conn: Link<H>, here: &mut Here<H>) {
         let mut piece = Vec::new();
+        let lender = match &mut conn.phase {
+            Phase::Stream(stream) => stream.lender.take(),
+            _ => None,
+        };
         while let Phase::Stream(stream) = &mut conn.phase {
             piece.clear();
             let next = catch_unwind(AssertUnwindSafe(|| stream.source.next(&mut piece)));
@@ -206,6 +219,9 @@ impl<H: Handler> Engine<H> {
             if self.pool.has_streams() || self.ended.load(Ordering::Relaxed) {
                 break;
             }
+        }
+        if let Some(lender) = lender {
+            self.settle(&mut conn, lender);
         }
         self.hand_in(conn);
     }
