@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -460,11 +461,11 @@ app.background(coroutine)
         else:
             assert "background work of 'script' is not done" in ran.stderr
 
-    def test_is_finished_before_a_server_ends(self) -> None:
+    def test_is_finished_before_a_server_ends(self, tmp_path: Path) -> None:
         import signal
         import urllib.request
 
-        program = """
+        tmp_path.joinpath("served.py").write_text("""
 import time, hipflask
 from hipflask import after_response
 app = hipflask.Flask("served")
@@ -475,11 +476,14 @@ def view():
         time.sleep(1)
         print("done", flush=True)
     return "ok"
-app.run(port=0)
-"""
-        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as server:
+""")
+        command = [sys.executable, "-u", "-m", "hipflask", "--app", "served", "run", "--port", "0"]
+        with subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as server:
             assert server.stdout is not None
-            url = next(line for line in server.stdout if "Running on" in line).split()[3]
+            line = next(line for line in server.stdout if "http://" in line)
+            url = next(word for word in line.split() if word.startswith("http://"))
             with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
                 assert response.read() == b"ok"
             server.send_signal(signal.SIGTERM)
