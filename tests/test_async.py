@@ -861,7 +861,7 @@ def test_task_groups_and_timeouts_work_in_views_that_have_not_waited_yet(app, cl
 
     for path, expected in {
         "/group": "/groupa /groupb",
-        "/fails": "'in a task'",
+        "/fails": "in a task",
         "/timeout": "in time",
         "/none": "Task-",
     }.items():
