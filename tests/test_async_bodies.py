@@ -241,3 +241,33 @@ def test_without_a_server_the_body_is_read_in_a_thread(app):
         assert (await app.async_test_client().post("/", data=b"body")).data == b"body"
 
     asyncio.run(test())
+
+
+def test_over_http2_bodies_are_read_and_made_as_they_come(app, door):
+    import httpx
+
+    @app.post("/")
+    @stream_request_body
+    async def view():
+        size = 0
+        async for piece in request.body:
+            size += len(piece)
+
+        async def pieces():
+            for number in range(3):
+                await asyncio.sleep(0)
+                yield f"{size} {number}."
+
+        return pieces()
+
+    def sent() -> Iterator[bytes]:
+        for _ in range(50):
+            yield b"x" * 10_000
+
+    opened(door, b"").close()
+    url = f"http://{door.connection.host}:{door.connection.port}/"
+    with httpx.Client(http1=False, http2=True, timeout=TIMEOUT) as client:
+        for _ in range(2):
+            answer = client.post(url, content=sent())
+            assert answer.http_version == "HTTP/2"
+            assert answer.text == "500000 0.500000 1.500000 2."
