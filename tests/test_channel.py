@@ -68,6 +68,12 @@ class TestThroughEveryDoor:
         assert "data: 1" in answer.text
         assert "data: 2" in answer.text
 
+    def test_the_test_client_does_not_wait_for_the_first_event(self, app: Flask, channel: Channel) -> None:
+        response = app.test_client().get("/")
+        assert channel.publish("first", id=1) == 1
+        channel.close()
+        assert response.text == "id: 1\ndata: first\n\n"
+
     def test_head_leaves_no_subscriber(self, channel: Channel, client: Client) -> None:
         answer = client.open("/", "HEAD")
         assert answer.header("Content-Type") == "text/event-stream"

@@ -21,6 +21,7 @@ from itertools import chain
 from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from .._core import EventBody, Subscription
 from ._internal import _get_environ, _wsgi_decoding_dance, _wsgi_encoding_dance
 from .datastructures import (
     Authorization,
@@ -827,10 +828,12 @@ def run_wsgi_app(
         body = [*written, *rest]
     else:
         iterator = iter(result)
-        for item in iterator:
-            written.append(item)
-            if started:
-                break
+        # The first event of a stream may come only when the caller has gone on.
+        if not (started and isinstance(result, (Subscription, EventBody))):
+            for item in iterator:
+                written.append(item)
+                if started:
+                    break
         body = chain(written, iterator) if written else iterator
         if close is not None and body is not result:
             body = ClosingIterator(body, close)
