@@ -128,8 +128,10 @@ def streams(results: dict | None) -> list[str]:
         [name, *(cell([{key: run[key] / 1e3} for run in good(runs) if run], key, 2) for key in BESIDE)]
         for name, runs in results["beside"].items()
     ]
-    return [
+    note = results.get("note", "")
+    parts = [
         "## WebSocket echo\n",
+        *([f"{note}\n"] if note else []),
         "100 connections, each with one text message on its way, without compression. CPU seconds are the"
         " server's, as the kernel counts them.\n",
         table(
@@ -150,9 +152,13 @@ def streams(results: dict | None) -> list[str]:
             ],
             rows("fanout", {**figures, "bytes_per_subscriber": 0}),
         ),
-        "A small view at 400 requests a second beside 1,000 open streams: its p99 in milliseconds.\n",
-        table(["server", *BESIDE.values()], beside),
     ]
+    if beside:
+        parts += [
+            "A small view at 400 requests a second beside 1,000 open streams: its p99 in milliseconds.\n",
+            table(["server", *BESIDE.values()], beside),
+        ]
+    return parts
 
 
 #: The states in which another view is measured.

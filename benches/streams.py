@@ -1,6 +1,6 @@
 """Measure what stays open: WebSocket echo, server-sent events to many, and other views beside open streams.
 
-usage: streams.py [--seconds S] [--rounds N] [--only NAME[,NAME...]] [--quick]
+usage: streams.py [--seconds S] [--rounds N] [--only NAME[,NAME...]] [--no-latency] [--note TEXT] [--quick]
 
 The server runs on core 0 and the load generator on core 1, one server after the other in each round. Without
 `--quick` the figures go into results.json and RESULTS.md, beside what run.py measured.
@@ -180,7 +180,7 @@ def beside(server: Running, seconds: float, folder: Path) -> dict:
     return {name: found["classes"][0]["p99"] for name, found in kinds}
 
 
-def measure_streams(seconds: float, rounds: int, only: list[str] | None = None) -> dict:
+def measure_streams(seconds: float, rounds: int, only: list[str] | None = None, latency: bool = True) -> dict:
     """The figures of each round by server, in `echo` and `fanout` also by size or number of subscribers."""
     results: dict = {"echo": {}, "fanout": {}, "beside": {}, "versions": {}}
     paths = {peer.name: path for peer, path in ECHO}
@@ -208,6 +208,8 @@ def measure_streams(seconds: float, rounds: int, only: list[str] | None = None) 
                 for count in SUBSCRIBERS:
                     with started(peer, log) as server:
                         rows.setdefault(str(count), []).append(fanout(server, count, seconds, folder))
+                if not latency:
+                    continue
                 with started(peer, log) as server:
                     results["beside"].setdefault(peer.name, []).append(beside(server, seconds, folder))
             print(f"streams: round {turn + 1} of {rounds} done", file=sys.stderr)
@@ -235,11 +237,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="names of servers, separated by commas")
     parser.add_argument("--quick", action="store_true", help="print the table only")
+    parser.add_argument("--note", default="", help="what a reader of the report has to know of this run")
+    parser.add_argument("--no-latency", action="store_true", help="leave out views beside streams")
     options = parser.parse_args()
     subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "loadgen"], cwd=ROOT, check=True)
     raise_file_limit()
     only = options.only.split(",") if options.only else None
-    results = measure_streams(options.seconds, options.rounds, only)
+    results = measure_streams(options.seconds, options.rounds, only, not options.no_latency)
+    results["note"] = options.note
     print_table(results)
     if not options.quick:
         from report import write_report
