@@ -152,6 +152,17 @@ def test_the_own_file_goes_before_the_projects(folder):
     assert Settings()["threads"] == 32
 
 
+def test_every_command_knows_the_files_application(folder, monkeypatch):
+    for name in ("FLASK_APP", "FLASK_RUN_FROM_CLI"):
+        monkeypatch.delenv(name, raising=False)
+    (folder / "named_by_file.py").write_text(
+        "from hipflask import Flask\napp = Flask('x')\napp.add_url_rule('/here', 'here', str)\n"
+    )
+    (folder / "hipflask.toml").write_text("app = 'named_by_file'\n")
+    result = CliRunner().invoke(cli, ["routes"])
+    assert "/here" in result.output
+
+
 BROKEN = [
     ("threds = 1", "hipflask.toml: there is no setting 'threds': did you mean 'threads'?"),
     ("threads = 'x'", "hipflask.toml: threads = 'x': a whole number is expected"),

@@ -354,6 +354,45 @@ def test_preloaded_code_is_loaded_once_and_renewed_by_a_new_program(start, folde
         eventually(lambda: not lives(new), "the new program does not end")
 
 
+RUN_BEFORE = """
+import asyncio
+
+begun = []
+
+@app.get("/async")
+async def wait():
+    await asyncio.sleep(0)
+    return f"{os.getpid()} {begun}"
+
+@app.get("/background")
+def background():
+    app.background(lambda: print("background in", os.getpid(), flush=True))
+    return str(os.getpid())
+
+@app.before_serving
+async def begin():
+    begun.append(os.getpid())
+
+with app.test_client() as client:
+    assert client.get("/async").text == f"{os.getpid()} []"
+    client.get("/background")
+"""
+
+
+def test_what_has_run_before_the_fork_runs_after_it(start, folder):
+    """The event loop, the threads for work beside requests, and the native module itself."""
+    (folder / "hello.py").write_text(APP + RUN_BEFORE)
+    command = start("--workers", "2", "--preload")
+    port = command.port()
+    for _ in range(4):
+        pid, begun = get(port, "/async").split()
+        assert begun == f"[{pid}]"
+        assert int(pid) in command.workers()
+    pid = get(port, "/background")
+    command.until(f"background in {pid}")
+    assert command.stop() == 0
+
+
 LIMITS = [
     (["--max-request-line", "32"], b"GET /" + b"x" * 64 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"414"),
     (["--max-fields", "2"], b"GET / HTTP/1.1\r\nHost: x\r\na: 1\r\nb: 1\r\n\r\n", b"431"),
