@@ -36,6 +36,8 @@ MODULES = {
     "Tools": ["testing", "cli", "alias", "logging"],
     "Serving": [
         "serving",
+        "hosting",
+        "asgi",
         "supervisor",
         "worker",
         "listening",

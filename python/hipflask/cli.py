@@ -32,12 +32,16 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .app import Flask
+    from .settings import Settings
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
 class NoAppException(click.UsageError):
     """There is no application where one was looked for, or it cannot be imported."""
+
+    #: What is there in the place of a Flask app.
+    found: Any = None
 
 
 # Finding the application.
@@ -113,6 +117,7 @@ def find_app_by_string(module: ModuleType, app_name: str) -> Flask:
     """
     name, args, kwargs = _parse_app_name(app_name)
     where = module.__name__
+    value: Any
     try:
         value = getattr(module, name)
     except AttributeError as error:
@@ -123,13 +128,17 @@ def find_app_by_string(module: ModuleType, app_name: str) -> Flask:
         except TypeError as error:
             if not _called_with_wrong_args(value):
                 raise
-            raise NoAppException(
+            wrong = NoAppException(
                 f"The factory {app_name!r} in module {where!r} could not be called with the specified"
                 f" arguments."
-            ) from error
+            )
+            wrong.found = value
+            raise wrong from error
     if _is_app(value):
         return value
-    raise NoAppException(f"A valid Flask application was not obtained from '{where}:{app_name}'.")
+    none = NoAppException(f"A valid Flask application was not obtained from '{where}:{app_name}'.")
+    none.found = value
+    raise none
 
 
 def _parse_app_name(app_name: str) -> tuple[str, list[Any], dict[str, Any]]:
@@ -814,12 +823,12 @@ def run_command(
     if settings.workers() is not None:
         from . import supervisor
 
-        supervisor.run(lambda: _load_to_serve(info), settings, about)
+        supervisor.run(lambda: _load_to_serve(info, settings), settings, about)
         return
     from .serving import run
 
     run(
-        lambda: _load_to_serve(info),
+        lambda: _load_to_serve(info, settings),
         settings,
         use_reloader=use_reloader,
         use_debugger=use_debugger,
@@ -833,10 +842,12 @@ def run_command(
 run_command.params[1:1] = setting_options()
 
 
-def _load_to_serve(info: ScriptInfo) -> WSGIApplication:
+def _load_to_serve(info: ScriptInfo, settings: Settings) -> WSGIApplication:
     """Load the application; after a reload, one that cannot be loaded is served as its error."""
+    from .hosting import load
+
     try:
-        return info.load_app()
+        return load(info, settings["interface"], settings["lifespan"])
     except Exception as error:
         if not os.environ.get("HIPFLASK_RELOADS"):
             raise

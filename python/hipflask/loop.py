@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._core import LaterLine
+    from .asgi import Requests
     from .later import Exchanges
 
 # How long the end of the process waits for tasks that have been cancelled.
@@ -39,7 +40,7 @@ _visit: ContextVar[Visit] = ContextVar("hipflask.visit")
 _collector: int | None = None
 
 # What the loop serves. Touched by its thread alone.
-_exchanges: dict[LaterLine, Exchanges] = {}
+_exchanges: dict[LaterLine, Exchanges | Requests] = {}
 
 _lock = Lock()
 _shared: Loop | None = None
@@ -183,9 +184,14 @@ def attend(line: LaterLine) -> None:
     loop = shared().loop
 
     def begin() -> None:
-        from .later import Exchanges
+        host = line.host
+        if host is not None:
+            exchanges = host.attend(loop, line)
+        else:
+            from .later import Exchanges
 
-        exchanges = _exchanges[line] = Exchanges(loop, line)
+            exchanges = Exchanges(loop, line)
+        _exchanges[line] = exchanges
         loop.add_reader(line.fileno(), exchanges.take)
 
     loop.call_soon_threadsafe(begin)

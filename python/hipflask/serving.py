@@ -22,6 +22,7 @@ if t.TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from .app import Flask
+    from .asgi import Host
     from .listening import Listener
     from .process import Service, Succession
     from .settings import Settings
@@ -97,7 +98,11 @@ def run(
         def load() -> WSGIApplication:
             from .werkzeug.debug import DebuggedApplication
 
-            debugged = DebuggedApplication(plain(), evalex=use_evalex)
+            app = plain()
+            if _asgi_host(app) is not None:
+                # The debugger is made for WSGI.
+                return app
+            debugged = DebuggedApplication(app, evalex=use_evalex)
             debugged.trusted_hosts.append(settings["host"])
             return debugged
 
@@ -266,12 +271,15 @@ def begin_lifespan(app: object) -> None:
     Raises:
         BaseException: What the app's functions raise.
     """
-    flask = _with_lifespan(app)
-    if flask is not None:
-        from .lifespan import begin
-
+    host, flask = _asgi_host(app), _with_lifespan(app)
+    if host is not None or flask is not None:
         try:
-            begin(flask)
+            if host is not None:
+                host.begin()
+            else:
+                from .lifespan import begin
+
+                begin(t.cast("Flask", flask))
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             server_logger().error(
@@ -280,13 +288,18 @@ def begin_lifespan(app: object) -> None:
             raise
 
 
-def end_lifespan(app: object, most: float | None) -> None:
+def end_lifespan(app: object, most: float | None, left: float) -> None:
     """Run what an app does when it serves no longer. Called by the engine when a server has stopped.
 
     Args:
         app: As of `begin_lifespan`.
         most: Seconds to wait for it; None for as long as it takes.
+        left: Seconds that are left to requests whose client needs no answer any more.
     """
+    host = _asgi_host(app)
+    if host is not None:
+        host.end(left)
+        return
     flask = _with_lifespan(app)
     if flask is not None:
         from .lifespan import end
@@ -294,6 +307,12 @@ def end_lifespan(app: object, most: float | None) -> None:
         error = end(flask, most)
         if error is not None:
             server_logger().error("Exception while the app stopped serving", exc_info=error)
+
+
+def _asgi_host(app: object) -> Host | None:
+    """Return what was given to a server, if that is the host of an ASGI application."""
+    module = sys.modules.get(f"{__package__}.asgi")
+    return app if module is not None and isinstance(app, module.Host) else None
 
 
 def _with_lifespan(app: t.Any) -> Flask | None:

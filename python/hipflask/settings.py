@@ -256,6 +256,23 @@ SETTINGS: dict[str, list[Setting]] = {
             short="g",
         ),
     ],
+    "Application": [
+        Setting(
+            "interface",
+            Choice("auto", "wsgi", "asgi"),
+            "auto",
+            "What the application speaks; Flask apps are served natively.",
+            reason="it can be told from how the application is called",
+        ),
+        Setting(
+            "lifespan",
+            Choice("auto", "on", "off"),
+            "auto",
+            "Whether an ASGI application is told when serving begins and ends.",
+            reason="those that do not want to be told say so",
+            beyond="the server does not start if it is 'on' and the application has none",
+        ),
+    ],
     "Load": [
         Setting(
             "threads",

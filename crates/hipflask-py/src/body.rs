@@ -335,6 +335,12 @@ impl InputStream {
         self.cut(py, left, most, false, allowed)
     }
 
+    /// Whether all has been read, or all that is left has arrived and is nothing.
+    #[getter]
+    fn is_over(&self) -> bool {
+        self.left.try_lock().is_ok_and(|left| left.stream.is_none() && left.ahead().is_empty())
+    }
+
     /// The same body, read with HTTP errors and at most ``limit`` bytes of it.
     #[pyo3(signature = (limit=None))]
     fn guarded(&self, limit: Option<u64>) -> Self {

@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::answer::{self, Rest};
+use crate::asgi;
 use crate::background::{self, AfterResponse};
 use crate::context::{self, Frame, Part};
 use crate::cookie_session::Saving;
@@ -45,6 +46,8 @@ pub(crate) struct Dispatcher {
     unrouted: Arc<RouteHistory>,
     /// For handshakes of WebSockets.
     handshakes: Arc<RouteHistory>,
+    /// The app is an ASGI application's host: all its requests go to the event loop.
+    pub(crate) is_asgi: bool,
     /// Given to the event loop as soon as a view needs it; whether it has been.
     later: Mutex<Option<(Py<LaterLine>, bool)>>,
 }
@@ -56,8 +59,9 @@ struct Routing {
 }
 
 impl Dispatcher {
-    /// Compiles `app`, a Flask app or any WSGI callable.
+    /// Compiles `app`, a Flask app, any WSGI callable, or the host of an ASGI application.
     pub(crate) fn new(app: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let is_asgi = asgi::is_host(app)?;
         let plan = Plan::compile(app)?;
         let routing = match &plan.hooks {
             Some(hooks) => {
@@ -69,8 +73,12 @@ impl Dispatcher {
         Ok(Self {
             plan,
             routing,
-            unrouted: Arc::new(RouteHistory::new(None)),
+            unrouted: Arc::new(match is_asgi {
+                true => RouteHistory::later_with_stream(),
+                false => RouteHistory::new(None),
+            }),
             handshakes: Arc::new(RouteHistory::later()),
+            is_asgi,
             later: Mutex::new(None),
         })
     }
@@ -105,7 +113,7 @@ impl Dispatcher {
 
     /// Brings the event loop in if a view needs it and it has not been told.
     fn attend(&self, py: Python<'_>) -> PyResult<()> {
-        if !self.routing.as_ref().is_some_and(|routing| routing.current().has_later) {
+        if !self.is_asgi && !self.routing.as_ref().is_some_and(|routing| routing.current().has_later) {
             return Ok(());
         }
         self.attend_now(py)
@@ -125,7 +133,7 @@ impl Dispatcher {
 
     /// Whether the view that was found runs on the event loop.
     pub(crate) fn is_later(&self, ticket: &Ticket) -> bool {
-        matches!(ticket, Ticket::Found(matched) if matched.is_later())
+        self.is_asgi || matches!(ticket, Ticket::Found(matched) if matched.is_later())
     }
 
     /// Looks again what may be answered without the app, after a request.
@@ -157,7 +165,7 @@ impl Dispatcher {
         };
         let history = match &ticket {
             // A WebSocket outlives its call: whoever calls the view gets the connection with the request.
-            _ if head.is_websocket() => Some(Arc::clone(&self.handshakes)),
+            _ if head.is_websocket() && !self.is_asgi => Some(Arc::clone(&self.handshakes)),
             Ticket::Found(matched) => matched.history(),
             Ticket::Ask => None,
         };

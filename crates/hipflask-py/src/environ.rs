@@ -6,6 +6,7 @@
 //! Implements: PEP 3333.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use hipflask_http::{Framing, RequestHead, Version};
@@ -18,6 +19,9 @@ use pyo3::{IntoPyObjectExt, intern};
 use crate::body::{self, InputStream, Shared};
 use crate::headers::FieldSource;
 use crate::websocket::{Handoff, Handshake};
+
+/// Whether other processes serve the same application.
+pub(crate) static MULTIPROCESS: AtomicBool = AtomicBool::new(false);
 
 /// What the server hands over.
 pub(crate) struct EngineRequest {
@@ -157,7 +161,7 @@ impl Engine {
         let errors = py.import(intern!(py, "sys"))?.getattr(intern!(py, "stderr"))?;
         environ.set_item(intern!(py, "wsgi.errors"), errors)?;
         environ.set_item(intern!(py, "wsgi.multithread"), true)?;
-        environ.set_item(intern!(py, "wsgi.multiprocess"), false)?;
+        environ.set_item(intern!(py, "wsgi.multiprocess"), MULTIPROCESS.load(Ordering::Relaxed))?;
         environ.set_item(intern!(py, "wsgi.run_once"), false)?;
         if let Some(handoff) = &self.handoff {
             let handshake = Handshake::new(head, Arc::clone(handoff));

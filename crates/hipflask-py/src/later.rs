@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::answer::{self, Rest};
+use crate::asgi::AsgiExchange;
 use crate::context::{self, Frame, Token};
 use crate::dispatch::{Dispatcher, Exchange, Ticket, View};
 use crate::plan::Hooks;
@@ -122,7 +123,7 @@ impl Line {
     }
 
     /// Hands an answer to the engine, with all others of this turn of the loop.
-    fn leave(&self, py: Python<'_>, deferred: Deferred) -> PyResult<()> {
+    pub(crate) fn leave(&self, py: Python<'_>, deferred: Deferred) -> PyResult<()> {
         let is_first = {
             let mut leaving = locked(&self.leaving);
             leaving.push(deferred);
@@ -195,6 +196,12 @@ impl LaterLine {
         self.line.hear.as_raw_fd()
     }
 
+    /// The host of the ASGI application, if the server serves one.
+    #[getter]
+    fn host(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.dispatcher.is_asgi.then(|| self.dispatcher.app().clone_ref(py))
+    }
+
     /// Say what has the loop call `hand_in` soon.
     fn hand_in_by(&self, soon: Py<PyAny>) {
         let _ = self.line.soon.set(soon);
@@ -245,6 +252,13 @@ impl LaterLine {
                 Waiting::Ring(ring) => ring.call(py),
                 Waiting::Request(both) => {
                     let (request, deferred) = *both;
+                    if self.dispatcher.is_asgi {
+                        let exchange = AsgiExchange::new(request, deferred, &self.dispatcher, &self.line);
+                        if let Err(error) = start.call1((exchange,)) {
+                            serve::log_error(py, &error, "in the application");
+                        }
+                        continue;
+                    }
                     let exchange = LaterExchange {
                         dispatcher: Arc::clone(&self.dispatcher),
                         token: deferred.token(),

@@ -1,6 +1,7 @@
 //! `hipflask._core`: the native half of Hipflask. This file is its table of contents.
 
 mod answer;
+mod asgi;
 mod background;
 mod body;
 mod channel;
@@ -43,6 +44,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    asgi::register(module)?;
     background::register(module)?;
     body::register(module)?;
     channel::register(module)?;

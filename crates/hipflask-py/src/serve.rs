@@ -9,7 +9,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hipflask_http::RequestHead;
 use hipflask_server as server;
@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::dispatch::{Dispatcher, Ticket};
+use crate::environ::MULTIPROCESS;
 use crate::later::{LaterLine, Line};
 use crate::settings;
 use crate::tls::PyTls;
@@ -277,7 +278,7 @@ impl PyServer {
     /// Bind.
     ///
     /// Args:
-    ///     app: A Flask app, or any WSGI callable.
+    ///     app: A Flask app, any WSGI callable, or the ``hipflask.asgi.Host`` of an ASGI application.
     ///     binds: Where to listen: ``host:port``, ``[::1]:port``, ``unix:path`` or ``fd:number``.
     ///     threads: The most threads that views run on.
     ///     access_log: Whether to write a line for each answer to standard error.
@@ -323,6 +324,7 @@ impl PyServer {
             settings::apply(&mut config, settings)?;
         }
         let bound = server::Server::bind(config).map_err(os_error)?;
+        MULTIPROCESS.fetch_or(shared, Ordering::SeqCst);
         let dispatcher = Arc::new(Dispatcher::new(app)?);
         let line = Arc::new(Line::new()?);
         let access_log = access_log.then(|| Mutex::new(AccessLog::new()));
@@ -394,6 +396,7 @@ impl PyServer {
         let (grace, wait) = (seconds(grace)?, wait.map(seconds).transpose()?);
         locked(&self.bound).take();
         let running = locked(&self.running).clone();
+        let begun = Instant::now();
         let ended = running.is_none_or(|running| {
             py.detach(|| {
                 match hand_over {
@@ -413,7 +416,8 @@ impl PyServer {
         if self.has_begun.swap(false, Ordering::SeqCst) {
             let app = self.application.dispatcher.app();
             let most = wait.map(|wait| wait.as_secs_f64());
-            serving(py)?.call_method1(intern!(py, "end_lifespan"), (app, most))?;
+            let left = grace.saturating_sub(begun.elapsed()).as_secs_f64();
+            serving(py)?.call_method1(intern!(py, "end_lifespan"), (app, most, left))?;
         }
         Ok(ended)
     }

@@ -188,6 +188,7 @@ fn finish(start: &Bound<'_, StartResponse>, mut body: Pieces, reply: &mut Reply<
         Ok(())
     } else {
         body.pending = first;
+        body.start = Some(start.clone().unbind());
         reply.stream(Box::new(body), length);
         Ok(())
     }
@@ -258,6 +259,8 @@ pub(crate) struct Pieces {
     is_short: bool,
     /// A response's body may have text, sent as UTF-8; a WSGI iterable may not.
     may_be_text: bool,
+    /// Who may still be given bytes by `write`.
+    start: Option<Py<StartResponse>>,
 }
 
 impl Pieces {
@@ -270,6 +273,7 @@ impl Pieces {
             pending: Vec::new(),
             is_short: false,
             may_be_text: true,
+            start: None,
         })
     }
 
@@ -291,6 +295,7 @@ impl Pieces {
             pending: Vec::new(),
             is_short,
             may_be_text: false,
+            start: None,
         })
     }
 
@@ -339,11 +344,17 @@ impl BodySource for Pieces {
             return Ok(true);
         }
         Python::attach(|py| match self.take(py) {
-            Ok(Some(piece)) => {
-                out.extend_from_slice(piece.as_bytes());
-                Ok(true)
+            Ok(piece) => {
+                let begin = out.len();
+                if let Some(start) = &self.start {
+                    out.append(&mut locked(&start.get().0).written);
+                }
+                let goes_on = piece.is_some();
+                if let Some(piece) = piece {
+                    out.extend_from_slice(piece.as_bytes());
+                }
+                Ok(goes_on || out.len() > begin)
             }
-            Ok(None) => Ok(false),
             Err(error) => {
                 crate::serve::log_error(py, &error, "while a response's body was being sent");
                 Err(BodyError::Failed)

@@ -1,0 +1,71 @@
+"""What `hipflask run` serves: a Flask app, or an application of another framework, WSGI or ASGI.
+
+Looks for Flask apps first, as Flask does. What is none is taken as it is: `hipflask.asgi` runs those that
+speak ASGI, the engine itself those that speak WSGI.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .cli import NoAppException, ScriptInfo, _app_of_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed.wsgi import WSGIApplication
+
+# Where frameworks' projects have their application, if nobody says where.
+_NAMES = ("app", "application", "asgi_app")
+
+
+def load(info: ScriptInfo, interface: str = "auto", lifespan: str = "auto") -> WSGIApplication:
+    """Load what is to be served, ready for `hipflask._core.Server`.
+
+    Args:
+        info: What the command line says about it.
+        interface: What it speaks: `wsgi`, `asgi`, or `auto` to find out.
+        lifespan: Whether an ASGI application gets lifespan events: `auto`, `on` or `off`.
+
+    Raises:
+        NoAppException: If there is no application.
+    """
+    app: Any
+    try:
+        app = info.load_app()
+        if interface == "asgi":
+            app = app.asgi_app
+    except NoAppException as error:
+        app = _other_app(info, error)
+        if app is None:
+            raise
+    if interface == "auto":
+        from .asgi import is_asgi
+
+        interface = "asgi" if is_asgi(app) else "wsgi"
+    if interface == "asgi":
+        from .asgi import Host
+
+        return Host(app, lifespan)  # type: ignore[return-value]
+    return app  # type: ignore[no-any-return]
+
+
+def _other_app(info: ScriptInfo, error: NoAppException) -> Callable[..., Any] | None:
+    """Find an application that is not Flask's, where `error` says that there is none of Flask's."""
+    found = error.found
+    path = info.app_import_path or _app_of_file()
+    if found is None and path:
+        from .cli import prepare_import
+
+        path, *name = re.split(r":(?![\\/])", path, maxsplit=1)
+        module: Any = sys.modules.get(prepare_import(path))
+        for candidate in name or _NAMES:
+            found = module
+            for part in candidate.strip().split("."):
+                found = getattr(found, part, None)
+            if found is not None:
+                break
+    return found if callable(found) and not inspect.ismodule(found) else None
