@@ -187,8 +187,7 @@ fn finish(start: &Bound<'_, StartResponse>, mut body: Pieces, reply: &mut Reply<
         reply.body(&first);
         Ok(())
     } else {
-        body.pending = first;
-        body.start = Some(start.clone().unbind());
+        body.begun = Some(Box::new((first, start.clone().unbind())));
         reply.stream(Box::new(body), length);
         Ok(())
     }
@@ -254,13 +253,12 @@ pub(crate) fn write_field(reply: &mut Reply<'_>, name: &[u8], value: &[u8]) -> P
 pub(crate) struct Pieces {
     iterable: Option<Py<PyAny>>,
     iterator: Py<PyIterator>,
-    pending: Vec<u8>,
     /// A list or tuple: all of it is there, and is sent in one write.
     is_short: bool,
     /// A response's body may have text, sent as UTF-8; a WSGI iterable may not.
     may_be_text: bool,
-    /// Who may still be given bytes by `write`.
-    start: Option<Py<StartResponse>>,
+    /// Of a stream: the first piece until it is sent, and who may still be given bytes by `write`.
+    begun: Option<Box<(Vec<u8>, Py<StartResponse>)>>,
 }
 
 impl Pieces {
@@ -270,10 +268,9 @@ impl Pieces {
         Ok(Self {
             iterable: Some(response.unbind()),
             iterator,
-            pending: Vec::new(),
             is_short: false,
             may_be_text: true,
-            start: None,
+            begun: None,
         })
     }
 
@@ -289,14 +286,7 @@ impl Pieces {
                 )));
             }
         };
-        Ok(Self {
-            iterable: Some(iterable.unbind()),
-            iterator,
-            pending: Vec::new(),
-            is_short,
-            may_be_text: false,
-            start: None,
-        })
+        Ok(Self { iterable: Some(iterable.unbind()), iterator, is_short, may_be_text: false, begun: None })
     }
 
     fn take<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
@@ -339,15 +329,17 @@ impl Pieces {
 
 impl BodySource for Pieces {
     fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, BodyError> {
-        if !self.pending.is_empty() {
-            out.append(&mut self.pending);
+        if let Some(begun) = &mut self.begun
+            && !begun.0.is_empty()
+        {
+            out.append(&mut begun.0);
             return Ok(true);
         }
         Python::attach(|py| match self.take(py) {
             Ok(piece) => {
                 let begin = out.len();
-                if let Some(start) = &self.start {
-                    out.append(&mut locked(&start.get().0).written);
+                if let Some(begun) = &self.begun {
+                    out.append(&mut locked(&begun.1.get().0).written);
                 }
                 let goes_on = piece.is_some();
                 if let Some(piece) = piece {
