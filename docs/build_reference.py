@@ -38,6 +38,7 @@ MODULES = {
         "serving",
         "hosting",
         "asgi",
+        "asgi_app",
         "supervisor",
         "worker",
         "listening",

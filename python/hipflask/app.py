@@ -174,6 +174,16 @@ class Flask(App):
         """Answer a request as WSGI says. Middleware wraps `wsgi_app`, not this."""
         return self.wsgi_app(environ, start_response)
 
+    @cached_property
+    def asgi_app(self) -> Any:
+        """The app as an ASGI application, for other servers: `uvicorn module:app.asgi_app`.
+
+        ASGI middleware wraps it: `app.asgi_app = Middleware(app.asgi_app)`.
+        """
+        from .asgi_app import AsgiApp
+
+        return AsgiApp(self)
+
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request: push its context, dispatch it, turn errors into responses, pop the context."""
         ctx = self.request_context(environ)

@@ -156,6 +156,7 @@ impl AsgiExchange {
             match head.version() {
                 Version::Http10 => intern!(py, "1.0"),
                 Version::Http11 => intern!(py, "1.1"),
+                Version::Http2 => intern!(py, "2"),
             },
         )?;
         if !self.is_websocket {
