@@ -123,7 +123,7 @@ class Channel:
         It goes on until the connection ends, or until `leave` of what is returned is called. The view waits
         for what the client says meanwhile. The connection is opened if it is not.
         """
-        return websocket._open().join(self)
+        return websocket.join(self)
 
     def close(self) -> None:
         """End all subscriptions, and those to come: their streams are complete. WebSockets stay open."""

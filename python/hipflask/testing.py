@@ -16,7 +16,7 @@ from .werkzeug import test as _test
 from .werkzeug.wrappers import Request as _BaseRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .app import Flask
     from .lifespan import Lifespan
     from .sessions import SessionMixin
+    from .websocket_testing import AsyncWebSocketTestSession, WebSocketTestSession
 
 
 class EnvironBuilder(_test.EnvironBuilder):
@@ -193,6 +194,41 @@ class FlaskClient(_test.Client):
             self._context_stack.enter_context(context)
         self._new_contexts.clear()
 
+    def websocket_connect(
+        self,
+        path: str,
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        subprotocols: Iterable[str] = (),
+        timeout: float = 5.0,
+        **kwargs: Any,
+    ) -> WebSocketTestSession:
+        """Open a WebSocket to the application, served by the engine for as long as one is open.
+
+        Args:
+            path: The path, with a query string if there is one.
+            headers: Header fields of the handshake. The client's cookies are added.
+            subprotocols: Those to offer.
+            timeout: The most seconds to wait for an answer or a message.
+            kwargs: As of `EnvironBuilder`.
+
+        Returns:
+            The connection, to be used in a `with` block.
+
+        Raises:
+            WebSocketRefused: If the application answers with anything else.
+        """
+        from .websocket_testing import WebSocketTestSession
+
+        request = self._request_from_builder_args((path,), {"headers": list(_items(headers)), **kwargs})
+        self._add_cookies_to_wsgi(request.environ)
+        session = WebSocketTestSession(self.application, request, tuple(subprotocols), timeout)
+        if self._cookies is not None:
+            self._update_cookies_from_response(
+                request.host.partition(":")[0], request.path, session.headers.getlist("Set-Cookie")
+            )
+        return session
+
     def __enter__(self) -> FlaskClient:
         if self.preserve_context:
             raise RuntimeError("Cannot nest client invocations")
@@ -245,6 +281,14 @@ class AsyncFlaskClient:
         response: _test.TestResponse = await visit.call(client._send, request, True, follow_redirects)
         client._keep_contexts()
         return response
+
+    async def websocket_connect(self, *args: Any, **kwargs: Any) -> AsyncWebSocketTestSession:
+        """Do as `FlaskClient.websocket_connect`: `async with await client.websocket_connect(...) as ws:`."""
+        from asyncio import to_thread
+
+        from .websocket_testing import AsyncWebSocketTestSession
+
+        return AsyncWebSocketTestSession(await to_thread(self.client.websocket_connect, *args, **kwargs))
 
     async def get(self, *args: Any, **kwargs: Any) -> _test.TestResponse:
         """Send a GET request."""
@@ -352,6 +396,10 @@ class TestApp:
         error = end(self.app)
         if error is not None:
             raise error
+
+
+def _items(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+    return headers.items() if hasattr(headers, "items") else headers
 
 
 def _user_agent() -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
     from typing import Any, TypeAlias, TypeVar
 
-    from ._core import Connection, HandlerTimes, Handshake
+    from ._core import Connection, HandlerTimes, Handshake, Membership
+    from .channel import Channel
     from .wrappers import Request
 
     Data: TypeAlias = str | bytes | bytearray | memoryview
@@ -113,6 +114,7 @@ class _Socket:
                 break
         self._request = request
         self._is_reported = False
+        self._memberships: dict[Channel, Membership] = {}
 
     @property
     def subprotocol(self) -> str | None:
@@ -146,7 +148,9 @@ class _Socket:
         over = self._connection.over if self._connection is not None else None
         return over[1] if over is not None else None
 
-    def _open(self, subprotocol: str | None = None, headers: Headers = ()) -> Connection:
+    def _open(
+        self, subprotocol: str | None = None, headers: Headers = (), channel: Channel | None = None
+    ) -> Connection:
         if self._connection is None:
             config = current_app.config
             options = self._options
@@ -169,8 +173,43 @@ class _Socket:
                 ping_interval=setting(options.ping_interval, "WEBSOCKET_PING_INTERVAL", PING_INTERVAL)
                 or None,
                 ping_timeout=setting(options.ping_timeout, "WEBSOCKET_PING_TIMEOUT", PING_TIMEOUT),
+                channel=channel,
             )
         return self._connection
+
+    def join(self, channel: Channel) -> Membership:
+        """Have the data of each event of a channel sent as a text message, without the view's doing.
+
+        A client that does not take them in time is cut off. A sync view may return after this: the engine
+        holds the connection, and no thread waits.
+
+        Args:
+            channel: A `hipflask.Channel`. One that was joined before is not joined twice.
+
+        Returns:
+            What ends it, with its method `leave`, before the connection ends.
+
+        Raises:
+            TypeError: If it is no channel.
+        """
+        from .channel import Channel
+
+        if not isinstance(channel, Channel):
+            raise TypeError("Only a hipflask.Channel can be joined.")
+        membership = self._memberships.get(channel)
+        if membership is None and self._connection is None:
+            # The client may rely on it as soon as it knows that the connection is open.
+            membership = self._open(channel=channel).first_membership()
+        if membership is None:
+            membership = self._open().join(channel)
+        self._memberships[channel] = membership
+        return membership
+
+    def leave(self, channel: Channel) -> None:
+        """Undo `join`."""
+        membership = self._memberships.pop(channel, None)
+        if membership is not None:
+            membership.leave()
 
     def _report(self) -> None:
         """Log a connection that ended since something was wrong with what came, once."""
@@ -294,7 +333,10 @@ class WebSocket(_Socket):
     def _hold(self) -> bool:
         on_message = self._on_message
         if on_message is None:
-            return False
+            if not self._memberships:
+                return False
+            # It listens to channels, and what the client says is for nobody.
+            on_message = _ignore
         functions = (on_message, self._over, self._handler_failed)
         self._open().hold(self._handshake, self._request, self._options.times(), functions)
         return True
@@ -429,6 +471,10 @@ def view_of(function: Callable[..., Any], options: Options) -> Callable[..., Any
         return socket._end(value)
 
     return update_wrapper(view, function)
+
+
+def _ignore(message: str | bytes) -> None:
+    pass
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -194,9 +194,10 @@ impl Outflow {
 
 impl Drop for Outflow {
     fn drop(&mut self) {
-        self.shared.end(self.complete);
+        // First: who finds the outlet without a connection finds that the protocol knows.
         if let Some(Upgrade { protocol, .. }) = &mut self.upgrade {
             drop(catch_unwind(AssertUnwindSafe(|| protocol.gone())));
         }
+        self.shared.end(self.complete);
     }
 }
