@@ -867,3 +867,53 @@ def test_task_groups_and_timeouts_work_in_views_that_have_not_waited_yet(app, cl
     }.items():
         for _ in range(2):
             assert client.get(path).text == expected
+
+
+def test_classes_of_coroutines_hold_no_threads(app):
+    from hipflask.views import View
+
+    class Both(MethodView):
+        async def get(self, name):
+            await asyncio.sleep(0)
+            return f"got {name} on {threading.current_thread().name}"
+
+        async def post(self, name):
+            return f"posted {name} on {threading.current_thread().name}"
+
+    class Mixed(MethodView):
+        async def get(self):
+            return threading.current_thread().name
+
+        def post(self):
+            return threading.current_thread().name
+
+    class Single(View):
+        init_every_request = False
+
+        async def dispatch_request(self):
+            await asyncio.sleep(0)
+            return threading.current_thread().name
+
+    def shout(view):
+        return lambda **values: view(**values).upper()
+
+    class Decorated(MethodView):
+        decorators = [shout]
+
+        async def get(self):
+            return "decorated"
+
+    app.add_url_rule("/both/<name>", view_func=Both.as_view("both"))
+    for view in (Mixed, Single, Decorated):
+        app.add_url_rule(f"/{view.__name__.lower()}", view_func=view.as_view(view.__name__))
+    client = Client(app, LiveDoor)
+    try:
+        assert client.get("/both/x").text == "got x on hipflask-loop"
+        assert client.post("/both/x").text == "posted x on hipflask-loop"
+        assert client.open("/both/x", "HEAD").status_code == 200
+        assert client.get("/mixed").text == "hipflask-loop"
+        assert client.post("/mixed").text != "hipflask-loop"
+        assert client.get("/single").text == "hipflask-loop"
+        assert client.get("/decorated").text == "DECORATED"
+    finally:
+        client.close()

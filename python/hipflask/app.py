@@ -68,6 +68,22 @@ def _is_coroutine_function(func: Any) -> bool:
     return False
 
 
+def _is_coroutine_view(view: Any) -> bool:
+    """Tell whether a view gives coroutines on the event loop: a coroutine function or a class of such."""
+    if _is_coroutine_function(view):
+        return True
+    cls = getattr(view, "view_class", None)
+    # What decorates the function may look at what it returns.
+    if cls is None or cls.decorators:
+        return False
+    from .views import MethodView, http_method_funcs
+
+    if cls.dispatch_request is not MethodView.dispatch_request:
+        return _is_coroutine_function(cls.dispatch_request)
+    methods = [getattr(cls, name) for name in http_method_funcs if hasattr(cls, name)]
+    return bool(methods) and all(map(_is_coroutine_function, methods))
+
+
 class Flask(App):
     """A web app: a WSGI callable, and what views, hooks, rules and templates are registered on.
 

@@ -5,6 +5,7 @@ Implements `flask.views` (3.1).
 
 from __future__ import annotations
 
+from . import _core
 from .globals import current_app, request
 
 TYPE_CHECKING = False
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from . import typing as ft
 
 http_method_funcs = frozenset(["get", "post", "head", "options", "delete", "put", "trace", "patch"])
+
+
+def _call(function: Callable[..., Any], values: dict[str, Any]) -> ft.ResponseReturnValue:
+    """Call a method; on the event loop a coroutine is given back, since the request awaits it there."""
+    if _core.on_loop_thread():
+        return function(**values)  # type: ignore[no-any-return]
+    return current_app.ensure_sync(function)(**values)  # type: ignore[no-any-return]
 
 
 class View:
@@ -47,13 +55,13 @@ class View:
 
             def view(**kwargs: Any) -> ft.ResponseReturnValue:
                 instance = result.view_class(*class_args, **class_kwargs)
-                return current_app.ensure_sync(instance.dispatch_request)(**kwargs)  # type: ignore[no-any-return]
+                return _call(instance.dispatch_request, kwargs)
 
         else:
             shared = cls(*class_args, **class_kwargs)
 
             def view(**kwargs: Any) -> ft.ResponseReturnValue:
-                return current_app.ensure_sync(shared.dispatch_request)(**kwargs)  # type: ignore[no-any-return]
+                return _call(shared.dispatch_request, kwargs)
 
         view.__name__ = name
         view.__module__ = cls.__module__
@@ -92,4 +100,4 @@ class MethodView(View):
         if method is None and verb == "HEAD":
             method = getattr(self, "get", None)
         assert method is not None, f"Unimplemented method {verb!r}"
-        return current_app.ensure_sync(method)(**kwargs)  # type: ignore[no-any-return]
+        return _call(method, kwargs)

@@ -42,6 +42,12 @@ fn begin_loop_thread() {
     IS_LOOP.set(true);
 }
 
+/// Tell whether the calling thread is the one of the process's event loop.
+#[pyfunction]
+fn on_loop_thread() -> bool {
+    IS_LOOP.get()
+}
+
 /// What waits for the loop.
 enum Waiting {
     Request(Box<(Request<Ticket>, Deferred)>),
@@ -728,5 +734,6 @@ impl LaterExchange {
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<LaterLine>()?;
     module.add_class::<LaterExchange>()?;
+    module.add_function(wrap_pyfunction!(on_loop_thread, module)?)?;
     module.add_function(wrap_pyfunction!(begin_loop_thread, module)?)
 }

@@ -88,7 +88,7 @@ impl Routes {
         let mut types = None;
         let mut has_later = false;
         let is_coroutine =
-            py.import(intern!(py, "hipflask.app"))?.getattr(intern!(py, "_is_coroutine_function"))?;
+            py.import(intern!(py, "hipflask.app"))?.getattr(intern!(py, "_is_coroutine_view"))?;
         let rules = (0..snapshot.len())
             .map(|rule| {
                 let automatic_options = match snapshot.rule(rule) {
