@@ -659,6 +659,14 @@ def test_a_preface_that_is_none_is_http1(address):
     assert answer.startswith((b"HTTP/1.1 505 ", b"HTTP/1.1 400 "))
 
 
+@pytest.mark.parametrize("first", [headers(1, GET), frame(PING, 0, 0, b"12345678"), window(1)], ids=len)
+def test_the_first_frame_is_settings(address, first):
+    wire = Wire(address, greet=False)
+    wire.send(PREFACE + first + headers(1, GET))
+    assert wire.outcome() in {("closed", 0), ("goaway", PROTOCOL_ERROR)}
+    wire.close()
+
+
 def test_the_head_says_what_it_should(wire):
     cookies = [("cookie", "a=1"), ("cookie", "b=2")]
     more = [("x-multi", "1"), ("x-multi", "2")]

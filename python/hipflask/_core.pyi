@@ -594,7 +594,7 @@ class Server:
         tell: Callable[[str], object] | None = None,
         most: int | None = None,
         tls: Tls | None = None,
-        redirects: list[str] = [],
+        redirects: list[str] | None = None,
         redirect_port: int | None = None,
     ) -> Self: ...
     @property

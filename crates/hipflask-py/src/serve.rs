@@ -292,7 +292,7 @@ impl PyServer {
     ///     redirect_port: The port to send them to, if it is another one for them.
     #[new]
     #[pyo3(signature = (app, binds, *, threads=None, access_log=false, settings=None, shared=false, tell=None, most=None,
-        tls=None, redirects=Vec::new(), redirect_port=None))]
+        tls=None, redirects=None, redirect_port=None))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords to Python")]
     fn new(
         app: &Bound<'_, PyAny>,
@@ -304,12 +304,12 @@ impl PyServer {
         tell: Option<Py<PyAny>>,
         most: Option<u64>,
         tls: Option<&Bound<'_, PyTls>>,
-        redirects: Vec<String>,
+        redirects: Option<Vec<String>>,
         redirect_port: Option<u16>,
     ) -> PyResult<Self> {
         let mut config = server::Config {
             binds: parse_binds(binds)?,
-            redirect_binds: parse_binds(redirects)?,
+            redirect_binds: parse_binds(redirects.unwrap_or_default())?,
             redirect_port,
             tls: tls.map(|tls| Arc::clone(&tls.get().tls)),
             tell_answers: access_log,

@@ -28,6 +28,9 @@ use crate::waker::Waker;
 
 /// What a client sends first (RFC 9113 §3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Where the kind of the first frame stands: behind the preface and the frame's length.
+const FIRST_KIND: usize = PREFACE.len() + 3;
+const SETTINGS: u8 = 4;
 /// What a client may send of one body before anybody reads it. 64 KiB.
 const WINDOW: u32 = 64 * 1024;
 /// What it may send of all bodies. 1 MiB: a fast line needs that much under way.
@@ -88,6 +91,8 @@ struct Io {
     flags: Arc<Flags>,
     /// Bytes that were read before it was known what they are.
     first: Vec<u8>,
+    /// Bytes given to `h2`, until the first frame is known.
+    given: usize,
 }
 
 #[allow(clippy::large_enum_variant, reason = "one per connection, in a box, nearly always the larger one")]
@@ -128,7 +133,7 @@ impl Http2 {
         config: &Config,
     ) -> Http2 {
         let flags = Arc::new(Flags::default());
-        let io = Io { socket: Arc::clone(socket), flags: Arc::clone(&flags), first };
+        let io = Io { socket: Arc::clone(socket), flags: Arc::clone(&flags), first, given: 0 };
         let mut builder = Builder::new();
         builder
             .initial_window_size(WINDOW)
@@ -262,12 +267,12 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         if !self.first.is_empty() {
             let count = self.first.len().min(buffer.remaining());
-            buffer.put_slice(self.first.get(..count).unwrap_or_default());
-            self.first.drain(..count);
+            let given: Vec<u8> = self.first.drain(..count).collect();
+            buffer.put_slice(&given);
             if self.first.is_empty() {
                 self.first = Vec::new();
             }
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(self.check(&given));
         }
         if !self.flags.readable.load(Ordering::Relaxed) {
             // The poller's next event wakes the connection.
@@ -287,6 +292,7 @@ impl AsyncRead for Io {
             }
         };
         buffer.put_slice(&bytes);
+        let checked = self.check(&bytes);
         READ.set(bytes);
         match received {
             Ok(count) => {
@@ -298,7 +304,7 @@ impl AsyncRead for Io {
                 {
                     self.flags.readable.store(false, Ordering::Relaxed);
                 }
-                Poll::Ready(Ok(()))
+                Poll::Ready(checked)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.flags.readable.store(false, Ordering::Relaxed);
@@ -310,6 +316,17 @@ impl AsyncRead for Io {
 }
 
 impl Io {
+    /// The first frame is SETTINGS, or this is not HTTP/2 (RFC 9113 §3.4), which `h2` does not look at.
+    fn check(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.given <= FIRST_KIND {
+            if bytes.get(FIRST_KIND - self.given).is_some_and(|&kind| kind != SETTINGS) {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            self.given += bytes.len();
+        }
+        Ok(())
+    }
+
     fn settle<T>(&self, result: io::Result<T>) -> Poll<io::Result<T>> {
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -12,7 +12,7 @@ use hipflask_http::response::CONTINUE;
 use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead};
 
 use crate::body::{self, Body, Intake, Lender, Pace};
-use crate::conn::{BATCH, Filled, Pending, Phase, Pushed, Record, Reserved};
+use crate::conn::{BATCH, Filled, Pending, Phase, Pushed, READ, Record, Reserved};
 use crate::exchange::Notice;
 use crate::handler::{Handler, Routed};
 use crate::history::{Lane, RouteHistory};
@@ -206,6 +206,10 @@ impl<H: Handler> Engine<H> {
             _ => false,
         };
         if !waits && conn.has_output() {
+            if conn.info.secure && (conn.file.is_some() || conn.out.len() - conn.out_at > READ) {
+                // Encrypting a long body takes milliseconds: not with the interpreter held.
+                here.detach(&*self.handler);
+            }
             match conn.push() {
                 Pushed::Done => self.tell_answers(&mut conn),
                 Pushed::Blocked => {

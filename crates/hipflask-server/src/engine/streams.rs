@@ -54,6 +54,10 @@ impl<H: Handler> Engine<H> {
         let Phase::Http2(mut http2) = std::mem::replace(&mut conn.phase, Phase::Ready) else {
             return Flow::On(lead, conn);
         };
+        if conn.info.secure {
+            // What the streams have written is encrypted now: not with the interpreter held.
+            here.detach(&*self.handler);
+        }
         http2.tell(std::mem::take(&mut conn.readable), conn.ending);
         let over = loop {
             match http2.look() {
