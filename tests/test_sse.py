@@ -356,3 +356,27 @@ class TestStream:
         finally:
             held.set()
             stopping.join(TIMEOUT)
+
+    def test_a_generator_that_never_returns_does_not_hold_up_a_stop(self, app: Flask) -> None:
+        for_ever = threading.Event()
+
+        @app.route("/")
+        def view() -> EventStream:
+            def events() -> Iterator[str]:
+                yield "first"
+                for_ever.wait()
+
+            return EventStream(events())
+
+        server = _core.Server(app, ["127.0.0.1:0"])
+        server.start()
+        host, _, port = server.addresses[0].rpartition(":")
+        try:
+            with Reader((host, int(port))) as reader:
+                reader.until(b"data: first\n\n")
+                # Its thread is still there, its client is not.
+                assert not server.stop(600)
+                assert reader.rest().endswith(b"0\r\n\r\n")
+        finally:
+            for_ever.set()
+            server.stop(0)

@@ -39,6 +39,8 @@ const TICK_UNPROVEN: Duration = Duration::from_millis(1);
 const TICK: Duration = Duration::from_millis(10);
 /// After so many looks that found nothing it sleeps until a leader wakes it.
 const QUIET: u32 = 3;
+/// How long threads get when no connection is left: they wait in sources of streams that have ended, maybe for ever.
+const LAST: Duration = Duration::from_secs(1);
 /// The stack of a serving thread; only what is touched takes memory. As large as a main thread's, since interpreters
 /// measure their recursion limit by it.
 const STACK: usize = 8 << 20;
@@ -67,6 +69,7 @@ pub(crate) struct Engine<H: Handler> {
     hand_over: AtomicBool,
     /// The reactor has ended.
     ended: AtomicBool,
+    ended_at: OnceLock<Instant>,
     names: AtomicUsize,
     /// For threads that are not the engine's.
     standing: Mutex<Option<Standing>>,
@@ -108,6 +111,7 @@ impl<H: Handler> Engine<H> {
             stops: AtomicU8::new(0),
             hand_over: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            ended_at: OnceLock::new(),
             names: AtomicUsize::new(0),
             standing: Mutex::new(None),
         });
@@ -141,6 +145,7 @@ impl<H: Handler> Engine<H> {
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
         self.pool.wait_empty(timeout)
             || (self.ended.load(Ordering::SeqCst) && self.stops.load(Ordering::SeqCst) > 1)
+            || self.ended_at.get().is_some_and(|at| at.elapsed() >= LAST)
     }
 
     /// Whether a serving thread lives.

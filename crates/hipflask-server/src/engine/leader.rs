@@ -50,6 +50,7 @@ impl<H: Handler> Engine<H> {
                 None => return,
             }
         }
+        let _ = self.ended_at.set(Instant::now());
         self.ended.store(true, Ordering::SeqCst);
         self.pool.end();
         self.wake_watchdog();
