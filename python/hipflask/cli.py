@@ -132,7 +132,8 @@ def find_app_by_string(module: ModuleType, app_name: str) -> Flask:
                 f"The factory {app_name!r} in module {where!r} could not be called with the specified"
                 f" arguments."
             )
-            wrong.found = value
+            if name == app_name.strip():
+                wrong.found = value
             raise wrong from error
     if _is_app(value):
         return value

@@ -36,6 +36,9 @@ def load(info: ScriptInfo, interface: str = "auto", lifespan: str = "auto") -> W
     app: Any
     try:
         app = info.load_app()
+        if interface == "auto":
+            # One of Flask's: nothing to find out, and what ASGI needs is not imported.
+            return app  # type: ignore[no-any-return]
         if interface == "asgi":
             app = app.asgi_app
     except NoAppException as error:
@@ -68,4 +71,19 @@ def _other_app(info: ScriptInfo, error: NoAppException) -> Callable[..., Any] | 
                 found = getattr(found, part, None)
             if found is not None:
                 break
-    return found if callable(found) and not inspect.ismodule(found) else None
+    return found if callable(found) and not inspect.ismodule(found) and _takes_requests(found) else None
+
+
+def _takes_requests(candidate: Callable[..., Any]) -> bool:
+    """Tell whether it can be called as WSGI (two arguments) or ASGI (three) does."""
+    try:
+        signature = inspect.signature(candidate)
+    except (TypeError, ValueError):
+        return True
+    for arguments in ((None, None), (None, None, None)):
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            continue
+        return True
+    return False

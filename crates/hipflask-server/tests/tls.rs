@@ -82,7 +82,7 @@ fn connect_as(live: &Live, config: &Arc<ClientConfig>, name: &str) -> Secure {
     stream.set_nodelay(true).unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let tls = ClientConnection::new(Arc::clone(config), name).unwrap();
-    Client { stream: StreamOwned::new(tls, stream), seen: Vec::new() }
+    Client { stream: StreamOwned::new(tls, stream), seen: Vec::new(), reset: false }
 }
 
 impl Site {

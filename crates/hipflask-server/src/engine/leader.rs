@@ -235,7 +235,8 @@ impl<H: Handler> Engine<H> {
             Phase::Http2(_) => self.carry(lead, conn, here),
             Phase::Arrived(_) => self.begin_stream(lead, conn, here),
             Phase::Ready if conn.closing => {
-                if !conn.linger {
+                // More has come than is read: to close now would reset, and take the answer from the client.
+                if !conn.linger && !conn.readable {
                     lead.close(conn);
                     return Flow::Next(lead);
                 }

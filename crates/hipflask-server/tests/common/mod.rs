@@ -297,6 +297,7 @@ impl Response {
 pub struct Client<S = TcpStream> {
     pub stream: S,
     pub seen: Vec<u8>,
+    pub reset: bool,
 }
 
 impl Client {
@@ -304,7 +305,7 @@ impl Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
-        Client { stream, seen: Vec::new() }
+        Client { stream, seen: Vec::new(), reset: false }
     }
 }
 
@@ -381,7 +382,18 @@ impl<S: Read + Write> Client<S> {
 
     /// Whether the server has closed the connection, with nothing more to read.
     pub fn is_closed(&mut self) -> bool {
-        self.seen.is_empty() && matches!(self.stream.read(&mut [0]), Ok(0))
+        match self.stream.read(&mut [0]) {
+            Ok(count) => count == 0 && self.seen.is_empty(),
+            Err(error) => {
+                self.reset = error.kind() == std::io::ErrorKind::ConnectionReset;
+                false
+            }
+        }
+    }
+
+    /// Whether the last look found a connection that was reset.
+    pub fn was_reset(&self) -> bool {
+        self.reset && self.seen.is_empty()
     }
 }
 
