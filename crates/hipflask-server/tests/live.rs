@@ -118,7 +118,8 @@ fn a_unix_socket_serves_and_goes_away() {
         let running =
             Server::bind(Config { binds, ..Config::default() }).unwrap().run(Arc::new(app())).unwrap();
         assert!(Server::bind(Config { binds: vec![Bind::Unix(path.clone())], ..Config::default() }).is_err());
-        let mut client = Client { stream: UnixStream::connect(&path).unwrap(), seen: Vec::new(), reset: false };
+        let mut client =
+            Client { stream: UnixStream::connect(&path).unwrap(), seen: Vec::new(), reset: false };
         assert_eq!(client.get("/inline").text(), "inline");
         assert_eq!(client.get("/worker").text(), "worker");
         drop(client);
