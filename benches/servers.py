@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,9 @@ class Running:
             pid = todo.pop()
             found.append(pid)
             for task in Path(f"/proc/{pid}/task").glob("*/children"):
-                todo += [int(child) for child in task.read_text().split()]
+                # A thread may end while we look.
+                with suppress(FileNotFoundError):
+                    todo += [int(child) for child in task.read_text().split()]
         return found
 
     def cpu(self) -> float:
