@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .app import Flask
-    from .settings import Settings
 
 F = TypeVar("F", bound="Callable[..., Any]")
 

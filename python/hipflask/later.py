@@ -128,12 +128,12 @@ async def _answer(exchange: _core.LaterExchange) -> None:
 
 async def _complete(exchange: _core.LaterExchange, value: Any) -> None:
     """Answer with what a view has returned that was run without a task of its own."""
-    await _end(exchange, _respond(exchange, value))
+    await _end(exchange, _respond(exchange, _given(value)))
 
 
 async def _recover(exchange: _core.LaterExchange, error: BaseException, is_views: bool) -> None:
     """Answer after an error of such a view, or of writing what it returned."""
-    await _end(exchange, _rescue(exchange, error, is_views))
+    await _end(exchange, _respond(exchange, _rescued(exchange.app, error, is_views)))
 
 
 async def _end(
@@ -165,55 +165,51 @@ def _fail(exchange: _core.LaterExchange, error: BaseException) -> None:
     exchange.send()
 
 
-async def _respond(exchange: _core.LaterExchange, value: Any) -> BaseException | None:
+async def _respond(exchange: _core.LaterExchange, value: Awaitable[Any]) -> BaseException | None:
+    """Answer with what is awaited, or for its error; give the error that became a 500."""
     app = exchange.app
     try:
-        exchange.write_response(await _finalize(app, exchange, value))
+        exchange.write_response(await _finalize(app, exchange, await value))
     except Exception as error:
         exchange.write_response(await _handle_exception(app, exchange, error))
         return error
-    return None
-
-
-async def _rescue(
-    exchange: _core.LaterExchange, error: BaseException, is_views: bool
-) -> BaseException | None:
-    app = exchange.app
-    try:
-        try:
-            raise error
-        except Exception as caught:
-            if not is_views:
-                raise
-            value = await _collected(app.handle_user_exception, caught)
-        exchange.write_response(await _finalize(app, exchange, value))
-    except Exception as caught:
-        exchange.write_response(await _handle_exception(app, exchange, caught))
-        return caught
     return None
 
 
 async def _dispatch(exchange: _core.LaterExchange) -> BaseException | None:
-    """Do as `Flask.wsgi_app` between push and pop."""
-    app = exchange.app
     exchange.bind()
+    return await _respond(exchange, _dispatched(exchange))
+
+
+async def _given(value: Any) -> Any:
+    return value
+
+
+async def _rescued(app: Flask, error: BaseException, is_views: bool) -> Any:
+    """What the app's handlers make of an error; only those of a view's have one."""
     try:
-        await _send(app, "appcontext_pushed")
-        exchange.open()
-        try:
-            await _send(app, "request_started")
-            value = await _preprocess(app, exchange)
-            if value is None:
-                value = exchange.call_view()
-                if hasattr(value, "__await__"):
-                    value = await value
-        except Exception as error:
-            value = await _collected(app.handle_user_exception, error)
-        exchange.write_response(await _finalize(app, exchange, value))
+        raise error
+    except Exception as caught:
+        if not is_views:
+            raise
+        return await _collected(app.handle_user_exception, caught)
+
+
+async def _dispatched(exchange: _core.LaterExchange) -> Any:
+    """Do as `Flask.wsgi_app` between push and pop, up to what the view or an error's handler returns."""
+    app = exchange.app
+    await _send(app, "appcontext_pushed")
+    exchange.open()
+    try:
+        await _send(app, "request_started")
+        value = await _preprocess(app, exchange)
+        if value is None:
+            value = exchange.call_view()
+            if hasattr(value, "__await__"):
+                value = await value
+        return value
     except Exception as error:
-        exchange.write_response(await _handle_exception(app, exchange, error))
-        return error
-    return None
+        return await _collected(app.handle_user_exception, error)
 
 
 async def _call(function: Callable[..., Any], *args: Any) -> Any:

@@ -1,42 +1,63 @@
 //! What can be wrong with a request, one variant for each thing found.
 
-use std::fmt;
-
+/// Makes an enumeration of errors: its variants, each with a code and a sentence.
 macro_rules! errors {
-    ($($(#[$doc:meta])* $name:ident = $status:literal $reason:literal;)*) => {
-        /// Why a request is refused. "Need more bytes" is never an error.
+    (
+        $(#[$about:meta])* $error:ident {
+            $(#[$code_doc:meta])* $code_name:ident,
+            $(#[$reason_doc:meta])* $reason_name:ident $(,)?
+        }
+        $($(#[$doc:meta])* $name:ident = $code:literal $reason:literal;)*
+    ) => {
+        $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
-        pub enum Error {
+        pub enum $error {
             $($(#[$doc])* $name,)*
         }
 
-        impl Error {
+        impl $error {
             /// Every variant, in the order of declaration.
-            pub const ALL: &'static [Error] = &[$(Error::$name,)*];
+            pub const ALL: &'static [$error] = &[$($error::$name,)*];
 
-            /// The status code to answer with; the connection is closed after it.
+            $(#[$code_doc])*
             #[must_use]
-            pub fn status(self) -> u16 {
-                match self { $(Error::$name => $status,)* }
+            pub fn $code_name(self) -> u16 {
+                match self { $($error::$name => $code,)* }
             }
 
-            /// A sentence for the log. Holds no bytes of the request.
+            $(#[$reason_doc])*
             #[must_use]
-            pub fn reason(self) -> &'static str {
-                match self { $(Error::$name => $reason,)* }
+            pub fn $reason_name(self) -> &'static str {
+                match self { $($error::$name => $reason,)* }
             }
 
             /// The variant's name, for tests and counters.
             #[must_use]
             pub fn name(self) -> &'static str {
-                match self { $(Error::$name => stringify!($name),)* }
+                match self { $($error::$name => stringify!($name),)* }
             }
         }
+
+        impl std::fmt::Display for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.$reason_name())
+            }
+        }
+
+        impl std::error::Error for $error {}
     };
 }
+pub(crate) use errors;
 
 errors! {
+    /// Why a request is refused. "Need more bytes" is never an error.
+    Error {
+        /// The status code to answer with; the connection is closed after it.
+        status,
+        /// A sentence for the log. Holds no bytes of the request.
+        reason,
+    }
     /// More empty lines before the request line than [`Limits::empty_lines`](crate::Limits::empty_lines).
     EmptyLines = 400 "too many empty lines stand before the request line";
     /// The method is empty, or holds a byte that is no token character: `G@T / HTTP/1.1`.
@@ -130,14 +151,6 @@ errors! {
     /// A multipart body that ends before its closing boundary.
     Unterminated = 400 "the multipart body has no closing boundary";
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.reason())
-    }
-}
-
-impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {

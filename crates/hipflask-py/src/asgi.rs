@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use hipflask_http::Version;
 use hipflask_server::{Address, Body, Deferred, Reply, Request};
@@ -23,13 +23,10 @@ use crate::environ::{Engine, EngineRequest};
 use crate::feed::Feed;
 use crate::headers::FieldSource as _;
 use crate::later::Line;
+use crate::locked;
 use crate::plan::loaded_module;
 use crate::websocket::{Handoff, Handshake};
 use crate::wsgi;
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Whether an app is the host of an ASGI application. Its class is imported by whoever has made it.
 pub(crate) fn is_host(app: &Bound<'_, PyAny>) -> PyResult<bool> {

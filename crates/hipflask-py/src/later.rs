@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use hipflask_server::{Deferred, Reply, Request};
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
@@ -21,6 +21,7 @@ use crate::answer::{self, Rest};
 use crate::asgi::AsgiExchange;
 use crate::context::{self, Frame, Token};
 use crate::dispatch::{Dispatcher, Exchange, Ticket, View};
+use crate::locked;
 use crate::plan::Hooks;
 use crate::request::{self, EngineRequest, RequestBase};
 use crate::serve;
@@ -72,10 +73,6 @@ pub(crate) struct Line {
     taking: AtomicBool,
     /// Has the loop call `hand_in` soon.
     soon: OnceLock<Py<PyAny>>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Line {

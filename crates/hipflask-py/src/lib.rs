@@ -38,7 +38,14 @@ mod watch;
 mod websocket;
 mod wsgi;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use pyo3::prelude::*;
+
+/// Locks; what a thread left that panicked meanwhile is taken as it is. Not for a lock that is held while Python runs.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The extension module `hipflask._core`.
 #[pymodule(gil_used = false)]

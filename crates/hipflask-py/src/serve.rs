@@ -8,7 +8,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hipflask_http::RequestHead;
@@ -23,6 +23,7 @@ use pyo3::types::PyDict;
 use crate::dispatch::{Dispatcher, Ticket};
 use crate::environ::MULTIPROCESS;
 use crate::later::{LaterLine, Line};
+use crate::locked;
 use crate::settings;
 use crate::tls::PyTls;
 use crate::websocket::Threads;
@@ -228,10 +229,6 @@ fn clock() -> String {
         now
     };
     format!("{:02}:{:02}:{:02}", now.tm_hour, now.tm_min, now.tm_sec)
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes a line to the logger `hipflask`; never fails.

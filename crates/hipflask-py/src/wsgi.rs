@@ -14,6 +14,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict, PyIterator, PyList, PyString, Py
 use crate::answer::is_made_by_loop;
 use crate::channel::Subscription;
 use crate::feed::Feed;
+use crate::locked;
 use crate::sse::EventBody;
 
 /// What `start_response` was told.
@@ -38,10 +39,6 @@ struct StartResponse(Mutex<State>);
 /// The `write` callable that PEP 3333 keeps for old applications.
 #[pyclass(frozen, module = "hipflask._core")]
 struct Write(Py<StartResponse>);
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
 
 #[pymethods]
 impl StartResponse {

@@ -559,6 +559,13 @@ impl<T> Reactor<T> {
         self.buffers.pop().unwrap_or_else(|| Vec::with_capacity(READ))
     }
 
+    /// Gives a connection that is about to read a buffer, unless it has one.
+    pub(crate) fn equip(&mut self, conn: &mut Conn<T>) {
+        if conn.readable && conn.inbuf.capacity() == 0 {
+            conn.inbuf = self.buffer();
+        }
+    }
+
     /// Takes a buffer back.
     fn reclaim(&mut self, mut buffer: Vec<u8>) {
         let capacity = buffer.capacity();

@@ -1,42 +1,15 @@
 //! What can be wrong with frames, one variant for each thing found.
 
-use std::fmt;
-
-macro_rules! errors {
-    ($($(#[$doc:meta])* $name:ident = $code:literal $reason:literal;)*) => {
-        /// Why a WebSocket connection is ended. "Need more bytes" is never an error.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[non_exhaustive]
-        pub enum Error {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl Error {
-            /// Every variant, in the order of declaration.
-            pub const ALL: &'static [Error] = &[$(Error::$name,)*];
-
-            /// The close code to send (RFC 6455 §7.4.1); the connection is ended after it.
-            #[must_use]
-            pub fn code(self) -> u16 {
-                match self { $(Error::$name => $code,)* }
-            }
-
-            /// A sentence for the log and for the close frame. Holds no bytes of the message.
-            #[must_use]
-            pub fn reason(self) -> &'static str {
-                match self { $(Error::$name => $reason,)* }
-            }
-
-            /// The variant's name, for tests and counters.
-            #[must_use]
-            pub fn name(self) -> &'static str {
-                match self { $(Error::$name => stringify!($name),)* }
-            }
-        }
-    };
-}
+use crate::error::errors;
 
 errors! {
+    /// Why a WebSocket connection is ended. "Need more bytes" is never an error.
+    Error {
+        /// The close code to send (RFC 6455 §7.4.1); the connection is ended after it.
+        code,
+        /// A sentence for the log and for the close frame. Holds no bytes of the message.
+        reason,
+    }
     /// RSV2 or RSV3, or RSV1 where no extension gives it a meaning: without permessage-deflate, in a control frame,
     /// in a continuation.
     Reserved = 1002 "a reserved bit is set";
@@ -71,14 +44,6 @@ errors! {
     /// A message longer than [`Limits::message`](super::Limits::message), as sent or decompressed.
     LongMessage = 1009 "the message is too long";
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.reason())
-    }
-}
-
-impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
-use super::locked;
+use crate::locked;
 
 /// Reads and writes a client's frames, without compression.
 #[pyclass(frozen, module = "hipflask._core")]

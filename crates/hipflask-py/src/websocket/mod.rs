@@ -11,7 +11,7 @@ mod connection;
 mod socket;
 mod threads;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hipflask_http::RequestHead;
@@ -24,6 +24,7 @@ use pyo3::types::PyString;
 use crate::channel;
 use crate::dispatch::Dispatcher;
 use crate::later::Line;
+use crate::locked;
 use crate::wsgi;
 
 use client::WebSocketCodec;
@@ -31,10 +32,6 @@ use connection::{Connection, HandlerTimes};
 use socket::{Link, Socket};
 
 pub(crate) use threads::Threads;
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The response owed to a request, until it is written or its connection becomes a WebSocket.
 pub(crate) struct Handoff {

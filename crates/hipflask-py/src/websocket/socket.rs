@@ -11,10 +11,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-use super::locked;
 use crate::context;
 use crate::dispatch::Dispatcher;
 use crate::later::{Line, Ring};
+use crate::locked;
 use crate::serve;
 
 /// Messages that wait for their view, at most; then the client has to wait. 256: small ones are read in batches.

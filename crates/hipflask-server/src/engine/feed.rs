@@ -40,11 +40,8 @@ impl<H: Handler> Engine<H> {
         {
             self.queue_pump(pump);
         }
-        if conn.readable
-            && conn.inbuf.capacity() == 0
-            && matches!(&conn.phase, Phase::Outlet(flow) if flow.reads())
-        {
-            conn.inbuf = lead.buffer();
+        if matches!(&conn.phase, Phase::Outlet(flow) if flow.reads()) {
+            lead.equip(&mut conn);
         }
         let stops = lead.stopping != Stopping::No;
         let now = lead.now;

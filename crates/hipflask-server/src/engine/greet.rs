@@ -26,9 +26,7 @@ impl<H: Handler> Engine<H> {
     ) -> Flow<H> {
         // A signature takes up to a millisecond: not with the interpreter held.
         here.detach(&*self.handler);
-        if conn.readable && conn.inbuf.capacity() == 0 {
-            conn.inbuf = lead.buffer();
-        }
+        lead.equip(&mut conn);
         let filled = conn.fill();
         match conn.socket.greeting() {
             Greeting::Waits { begun } => {

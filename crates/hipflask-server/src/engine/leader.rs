@@ -316,9 +316,7 @@ impl<H: Handler> Engine<H> {
                 }
             };
         }
-        if conn.readable && conn.inbuf.capacity() == 0 {
-            conn.inbuf = lead.buffer();
-        }
+        lead.equip(&mut conn);
         // What was read with the head, or before this step, comes first.
         let filled = if matches!(conn.phase, Phase::Ready) || conn.unread().is_empty() {
             conn.fill()
