@@ -205,7 +205,7 @@ MARK = "<!-- The tables below are written by docs/build_reference.py from hipfla
 
 def with_settings(text: str) -> str:
     """The page on configuration with the server's settings as they are."""
-    from hipflask.settings import SETTINGS
+    from hipflask.setting_table import SETTINGS
 
     out = [text.partition(MARK)[0] + MARK]
     for heading, rows in SETTINGS.items():

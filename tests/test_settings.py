@@ -10,8 +10,9 @@ from click.testing import CliRunner
 
 from hipflask import Flask, _core
 from hipflask.cli import ScriptInfo, cli
+from hipflask.setting_table import BY_NAME
 from hipflask.setting_types import Mode, Seconds, SettingError, Size, Switch, Texts
-from hipflask.settings import BY_NAME, Settings, check_environment, parse
+from hipflask.settings import Settings, check_environment, parse
 
 READ = [
     (Seconds(), "30", 30),

@@ -13,8 +13,9 @@ import os
 import shlex
 from typing import NamedTuple
 
+from .setting_table import BY_NAME
 from .setting_types import SettingError, Switch
-from .settings import BY_NAME, parse
+from .settings import parse
 
 _SERVICE = "left to the service manager (systemd, a container)"
 _NO_KILL = "no counterpart: a view that takes long is not cut off, and does not hold others up"

@@ -9,8 +9,9 @@ import click
 from click.core import ParameterSource
 
 from .helpers import get_debug_flag
+from .setting_table import BY_NAME, SETTINGS
 from .setting_types import Setting, SettingError, Switch, Texts
-from .settings import BY_NAME, SETTINGS, Settings, check_environment
+from .settings import Settings, check_environment
 
 # What Flask's command has too, and reads by rules of its own.
 _FLASKS = ("cert", "key")

@@ -1,6 +1,6 @@
 //! The engine's settings by the names that users give them, each checked for its type and least value.
 //!
-//! `hipflask/settings.py` has the table for people: meaning, unit, reason. A test compares names and defaults.
+//! `hipflask/setting_table.py` has the table for people: meaning, unit, reason. A test compares names and defaults.
 
 use std::time::Duration;
 
