@@ -53,6 +53,7 @@ MODULES = {
         "listening",
         "process",
         "settings",
+        "setting_table",
         "setting_types",
         "tls",
     ],
@@ -200,7 +201,7 @@ def contents() -> str:
     return "\n".join(out) + "\n"
 
 
-MARK = "<!-- The tables below are written by docs/build_reference.py from hipflask/settings.py. -->\n"
+MARK = "<!-- The tables below are written by docs/build_reference.py from hipflask/setting_table.py. -->\n"
 
 
 def with_settings(text: str) -> str:
