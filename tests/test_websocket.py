@@ -1,4 +1,8 @@
-"""WebSockets through the live engine, with the `websockets` package as the client."""
+"""WebSockets through the live engine, with the `websockets` package as the client.
+
+Each behaviour is tested over HTTP/1.1 and, through a gateway, over HTTP/2. What is HTTP/2's alone is in
+`test_http2_websocket.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import socket
 import threading
 
 import pytest
+from http2_gateway import Gateway
 from websockets.exceptions import ConnectionClosed as ClientClosed
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -21,15 +26,17 @@ PATIENCE = 20
 
 
 class Live:
-    """An app behind the engine."""
+    """An app behind the engine, and behind a gateway if it is to be asked by HTTP/2."""
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Flask, carrier: str) -> None:
         self.server = _core.Server(app, ["127.0.0.1:0"])
         self.server.start()
         self.address = self.server.addresses[0]
+        self.gateway = Gateway(self.address) if carrier == "http2" else None
+        self.entry = self.gateway.address if self.gateway is not None else self.address
 
     def connect(self, path: str, **options):
-        return connect(f"ws://{self.address}{path}", open_timeout=PATIENCE, **options)
+        return connect(f"ws://{self.entry}{path}", open_timeout=PATIENCE, **options)
 
     def refused(self, path: str, **options) -> Response:
         with pytest.raises(InvalidStatus) as caught, self.connect(path, **options):
@@ -37,7 +44,7 @@ class Live:
         return caught.value.response
 
     def raw(self, path: str, *fields: str, behind: bytes = b"") -> socket.socket:
-        host, _, port = self.address.rpartition(":")
+        host, _, port = self.entry.rpartition(":")
         client = socket.create_connection((host, int(port)), timeout=PATIENCE)
         key = base64.b64encode(bytes(16)).decode()
         lines = [
@@ -52,17 +59,19 @@ class Live:
         return client
 
 
-@pytest.fixture
-def serve():
+@pytest.fixture(params=["http1", "http2"])
+def serve(request):
     servers = []
 
     def start(app: Flask) -> Live:
-        servers.append(Live(app))
+        servers.append(Live(app, request.param))
         return servers[-1]
 
     yield start
     for live in servers:
         assert live.server.stop(0, PATIENCE)
+        if live.gateway is not None:
+            live.gateway.close()
 
 
 def closed(client) -> tuple[int, str]:
@@ -259,7 +268,7 @@ def test_a_bad_handshake_is_answered_as_rfc_6455_says(echo, serve):
     with live.raw("/echo", "Sec-WebSocket-Version: 8") as client:
         head = client.recv(10_000)
         assert head.startswith(b"HTTP/1.1 426 ")
-        assert b"Sec-WebSocket-Version: 13\r\n" in head
+        assert b"sec-websocket-version: 13\r\n" in head.lower()
     with live.raw("/echo", "X: no version") as client:
         assert client.recv(10_000).startswith(b"HTTP/1.1 400 ")
     plain = http.client.HTTPConnection(live.address, timeout=PATIENCE)

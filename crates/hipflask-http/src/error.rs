@@ -66,6 +66,8 @@ errors! {
     LongMethod = 501 "the method is longer than any that is implemented";
     /// `CONNECT host:port`: there is no tunnel here.
     Connect = 501 "CONNECT is not implemented";
+    /// An extended CONNECT of HTTP/2 for anything but a WebSocket: `:protocol: connect-udp`.
+    UnknownProtocol = 501 "the protocol of the CONNECT is not implemented";
     /// The target is missing, in no known form, or holds a space, a control byte or `#`: `GET /a#b HTTP/1.1`.
     BadTarget = 400 "the request target is malformed";
     /// `*` with a method other than OPTIONS.

@@ -166,12 +166,12 @@ impl RequestHead {
     }
 
     /// Notes that the head has come by HTTP/2, which frames the body and keeps the connection by itself.
-    pub(crate) fn carried_by_http2(&mut self, framing: Framing) {
+    pub(crate) fn carried_by_http2(&mut self, framing: Framing, websocket: bool) {
         self.facts.version = Version::Http2;
         self.facts.framing = framing;
         self.facts.keep_alive = false;
         self.facts.upgrade = false;
-        self.facts.websocket = false;
+        self.facts.websocket = websocket;
     }
 
     /// Forgets everything; the next call of [`parse`](Self::parse) begins a new head.

@@ -17,6 +17,8 @@ pub struct Parts<'a> {
     pub authority: Option<&'a [u8]>,
     /// `:path`.
     pub path: Option<&'a [u8]>,
+    /// `:protocol` of an extended CONNECT (RFC 8441 §4).
+    pub protocol: Option<&'a [u8]>,
     /// The stream has ended with the head.
     pub ends: bool,
 }
@@ -31,6 +33,9 @@ impl RequestHead {
     /// `:authority` is the host; a `Host` field must say the same, or is taken in its place. Several `cookie` fields
     /// become one (§8.2.3). A body without a length is framed as [`Framing::Chunked`]: whoever carries it writes chunks.
     ///
+    /// An extended CONNECT for a WebSocket (RFC 8441 §5) is made the GET that asks for an upgrade in HTTP/1.1, without a
+    /// body: what follows on its stream are frames. So applications that look for `Upgrade` find it.
+    ///
     /// # Errors
     /// See [`Error`]; a connection field is [`Error::BadName`].
     pub fn from_http2<'a>(
@@ -38,9 +43,16 @@ impl RequestHead {
         fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
         limits: &Limits,
     ) -> Result<RequestHead, Error> {
-        if parts.method == b"CONNECT" {
-            return Err(Error::Connect);
-        }
+        let is_connect = parts.method == b"CONNECT";
+        let method = match parts.protocol {
+            None if is_connect => return Err(Error::Connect),
+            None => parts.method,
+            Some(_) if !is_connect => return Err(Error::BadMethod),
+            Some(protocol) if !protocol.eq_ignore_ascii_case(b"websocket") => {
+                return Err(Error::UnknownProtocol);
+            }
+            Some(_) => b"GET",
+        };
         let path = parts.path.unwrap_or_default();
         // Some carriers keep no scheme without an authority.
         let scheme = parts.scheme.unwrap_or(if parts.authority.is_none() { b"http" } else { b"" });
@@ -49,7 +61,7 @@ impl RequestHead {
             return Err(Error::BadTarget);
         }
         let mut text = Vec::with_capacity(512);
-        for part in [parts.method, b" ", path, b" HTTP/1.1\r\n"] {
+        for part in [method, b" ", path, b" HTTP/1.1\r\n"] {
             text.extend_from_slice(part);
         }
         if let Some(authority) = parts.authority {
@@ -82,6 +94,10 @@ impl RequestHead {
                 line(&mut text, name, value);
             }
         }
+        if is_connect {
+            line(&mut text, b"upgrade", b"websocket");
+            line(&mut text, b"connection", b"Upgrade");
+        }
         if !cookies.is_empty() {
             line(&mut text, b"cookie", &cookies);
         }
@@ -93,10 +109,13 @@ impl RequestHead {
             _ => return Err(Error::Control),
         }
         let framing = match head.framing() {
+            Framing::None if is_connect => Framing::None,
+            // The frames of a tunnel are not a body (RFC 9110 §9.3.6).
+            _ if is_connect => return Err(Error::BadLength),
             Framing::None if !parts.ends => Framing::Chunked,
             framing => framing,
         };
-        head.carried_by_http2(framing);
+        head.carried_by_http2(framing, is_connect);
         Ok(head)
     }
 }
@@ -122,8 +141,12 @@ mod tests {
         scheme: Some(b"https"),
         authority: Some(b"a.test:8443"),
         path: Some(b"/x%20y?q=1"),
+        protocol: None,
         ends: true,
     };
+
+    const TUNNEL: Parts<'static> =
+        Parts { method: b"CONNECT", protocol: Some(b"websocket"), ends: false, ..GET };
 
     fn made(parts: &Parts<'_>, fields: &[(&str, &str)]) -> Result<RequestHead, Error> {
         let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
@@ -156,6 +179,14 @@ mod tests {
         type Case<'a> = (Parts<'a>, &'a [(&'a str, &'a str)], Error);
         let refused: &[Case<'_>] = &[
             (Parts { method: b"CONNECT", ..GET }, &[], Error::Connect),
+            (Parts { protocol: Some(b"websocket"), ..GET }, &[], Error::BadMethod),
+            (Parts { protocol: Some(b"connect-udp"), ..TUNNEL }, &[], Error::UnknownProtocol),
+            (Parts { protocol: Some(b""), ..TUNNEL }, &[], Error::UnknownProtocol),
+            (Parts { path: None, ..TUNNEL }, &[], Error::BadTarget),
+            (Parts { path: Some(b"*"), ..TUNNEL }, &[], Error::Asterisk),
+            (Parts { authority: None, ..TUNNEL }, &[], Error::NoHost),
+            (TUNNEL, &[("content-length", "5")], Error::BadLength),
+            (TUNNEL, &[("upgrade", "websocket")], Error::BadName),
             (Parts { method: b"", ..GET }, &[], Error::BadMethod),
             (Parts { method: b"G T", ..GET }, &[], Error::BadVersion),
             (Parts { path: None, ..GET }, &[], Error::BadTarget),
@@ -183,6 +214,15 @@ mod tests {
         for (parts, fields, error) in refused {
             assert_eq!(made(parts, fields).err(), Some(*error), "{parts:?} {fields:?}");
         }
+    }
+
+    #[test]
+    fn an_extended_connect_asks_for_a_websocket() {
+        let head = made(&TUNNEL, &[("sec-websocket-version", "13")]).unwrap();
+        assert!(head.is_websocket());
+        assert_eq!((head.method(), head.framing()), (&b"GET"[..], Framing::None));
+        assert_eq!((head.version(), head.target()), (Version::Http2, &b"/x%20y?q=1"[..]));
+        assert!(!made(&GET, &[]).unwrap().is_websocket());
     }
 
     #[test]

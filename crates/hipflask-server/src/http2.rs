@@ -20,7 +20,7 @@ use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub(crate) use stream::Pipe;
+pub(crate) use stream::{Kind, Pipe};
 
 use crate::config::Config;
 use crate::transport::Transport;
@@ -140,7 +140,8 @@ impl Http2 {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(config.http2_streams)
             .max_header_list_size(u32::try_from(config.limits.head).unwrap_or(u32::MAX))
-            .max_send_buffer_size(SEND_BUFFER);
+            .max_send_buffer_size(SEND_BUFFER)
+            .enable_connect_protocol();
         Http2 {
             state: State::Handshake(builder.handshake(io)),
             flags,

@@ -1,4 +1,5 @@
-//! The server's side of the opening handshake (RFC 6455 §4.2).
+//! The server's side of the opening handshake (RFC 6455 §4.2), and of that over HTTP/2 (RFC 8441 §5), which has neither
+//! a key nor an upgrade.
 //!
 //! Does not look at `Origin`, which is the application's matter, and does not choose a subprotocol, but says which are
 //! offered.
@@ -91,10 +92,11 @@ impl fmt::Display for HandshakeError {
 
 impl std::error::Error for HandshakeError {}
 
-/// A good handshake, to be answered with 101 and [`fields`](Self::fields).
+/// A good handshake, to be answered with [`fields`](Self::fields) and 101; with 200 over HTTP/2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handshake {
-    accept: String,
+    /// What the key is answered with, if there is one.
+    accept: Option<String>,
     extensions: Option<String>,
     /// The subprotocols offered, the client's favourite first.
     pub protocols: Vec<String>,
@@ -113,7 +115,10 @@ impl Handshake {
     /// The fields of the answer, but for `Connection`. `protocol` has to be one that was offered.
     #[must_use]
     pub fn fields<'a>(&'a self, protocol: Option<&'a str>) -> Vec<(&'static str, &'a str)> {
-        let mut fields = vec![("Upgrade", "websocket"), ("Sec-WebSocket-Accept", self.accept.as_str())];
+        let mut fields = Vec::with_capacity(4);
+        if let Some(accept) = &self.accept {
+            fields.extend([("Upgrade", "websocket"), ("Sec-WebSocket-Accept", accept.as_str())]);
+        }
         if let Some(protocol) = protocol {
             fields.push(("Sec-WebSocket-Protocol", protocol));
         }
@@ -145,12 +150,17 @@ pub fn accept(head: &RequestHead, deflate: Option<&DeflatePolicy>) -> Result<Han
     if version != VERSION.as_bytes() {
         return Err(HandshakeError::UnknownVersion);
     }
-    let key = only(head, b"sec-websocket-key").filter(|key| is_key(key)).ok_or(HandshakeError::BadKey)?;
+    let accept = if head.version() == Version::Http2 {
+        None
+    } else {
+        let key = only(head, b"sec-websocket-key").filter(|key| is_key(key)).ok_or(HandshakeError::BadKey)?;
+        Some(accept_key(key))
+    };
     let protocols = protocols(head)?;
     let extensions = head.field_values(b"sec-websocket-extensions");
     let agreed = negotiate(extensions, deflate).map_err(|()| HandshakeError::BadExtension)?;
     let (deflate, extensions) = agreed.unzip();
-    Ok(Handshake { accept: accept_key(key), extensions, protocols, deflate })
+    Ok(Handshake { accept, extensions, protocols, deflate })
 }
 
 /// What a server answers a key with: `Sec-WebSocket-Accept` (RFC 6455 §4.2.2).

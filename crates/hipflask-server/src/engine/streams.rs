@@ -11,7 +11,7 @@ use http::Request;
 use crate::body::Pace;
 use crate::conn::{Conn, Phase};
 use crate::handler::Handler;
-use crate::http2::{Found, Http2, PREFACE, Pipe};
+use crate::http2::{Found, Http2, Kind, PREFACE, Pipe};
 use crate::reactor::Stopping;
 use crate::reply::asked_unknown;
 use crate::transport::Transport;
@@ -112,20 +112,27 @@ impl<H: Handler> Engine<H> {
         here: &Here<H>,
     ) {
         let (parts, body) = request.into_parts();
+        let protocol = parts.extensions.get::<h2::ext::Protocol>();
         let made = RequestHead::from_http2(
             &Parts {
                 method: parts.method.as_str().as_bytes(),
                 scheme: parts.uri.scheme_str().map(str::as_bytes),
                 authority: parts.uri.authority().map(|authority| authority.as_str().as_bytes()),
                 path: parts.uri.path_and_query().map(|path| path.as_str().as_bytes()),
+                protocol: protocol.map(|protocol| protocol.as_str().as_bytes()),
                 ends: body.is_end_stream(),
             },
             parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
             &self.head_limits,
         );
         let chunked = made.as_ref().is_ok_and(|head| head.framing() == Framing::Chunked);
-        let head_only = parts.method == http::Method::HEAD;
-        let pipe = Pipe::new(body, respond, (chunked, head_only), &self.waker, http2.counts());
+        let kind = match parts.method {
+            http::Method::HEAD => Kind::Head,
+            // Whatever protocol it asks for: no 2xx may answer it but one that opens a tunnel.
+            http::Method::CONNECT => Kind::Tunnel,
+            _ => Kind::Ordinary,
+        };
+        let pipe = Pipe::new(body, respond, (chunked, kind), &self.waker, http2.counts());
         let Ok(mut conn) = lead.seat(Transport::Stream(Box::new(pipe)), Arc::clone(&below.info)) else {
             // Takes no descriptor, so it cannot fail; dropped, the stream is reset.
             return;

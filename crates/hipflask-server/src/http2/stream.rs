@@ -3,6 +3,9 @@
 //! What the rest of the engine writes is an HTTP/1.1 response that ends with its connection: the head is read back into
 //! fields, what follows goes out as DATA. What it reads is the body, framed as the request's head says. Any thread may
 //! use it, one at a time; nothing here waits but [`Pipe::wait`].
+//!
+//! An extended CONNECT (RFC 8441) makes it a tunnel: the 101 that opens a WebSocket goes out as 200, the end of the
+//! stream is the end of the connection, and CANCEL is its reset (§5).
 
 use std::fmt;
 use std::io;
@@ -66,6 +69,17 @@ impl Wake for Call {
     }
 }
 
+/// What a request wants.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A response.
+    Ordinary,
+    /// The head of one.
+    Head,
+    /// A connection of another protocol.
+    Tunnel,
+}
+
 /// How far the response has come.
 enum Out {
     /// Nothing has been sent.
@@ -87,8 +101,9 @@ struct State {
     ended: bool,
     broken: bool,
     out: Out,
-    /// The request wants the head only.
-    head_only: bool,
+    kind: Kind,
+    /// The other protocol has begun.
+    open_tunnel: bool,
     reset: bool,
 }
 
@@ -96,7 +111,7 @@ impl Pipe {
     pub(crate) fn new(
         body: RecvStream,
         respond: SendResponse<Bytes>,
-        (chunked, head_only): (bool, bool),
+        (chunked, kind): (bool, Kind),
         waker: &Arc<Waker>,
         counts: &Arc<Counts>,
     ) -> Pipe {
@@ -117,7 +132,8 @@ impl Pipe {
                 ended: false,
                 broken: false,
                 out: Out::Head(respond),
-                head_only,
+                kind,
+                open_tunnel: false,
                 reset: false,
             }),
             task: std::task::Waker::from(Arc::clone(&call)),
@@ -234,15 +250,17 @@ impl Pipe {
             Out::Over => {}
         }
         state.out = Out::Over;
-        state.ended = true;
+        // What the other end of a tunnel says last is heard, as on a socket.
+        state.ended |= !state.open_tunnel;
     }
 
     /// Cuts the response off.
     pub(crate) fn reset(&self) {
         let mut state = self.state();
+        let reason = if state.kind == Kind::Tunnel { Reason::CANCEL } else { Reason::INTERNAL_ERROR };
         match &mut state.out {
-            Out::Head(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
-            Out::Body(stream, _) => stream.send_reset(Reason::INTERNAL_ERROR),
+            Out::Head(respond) => respond.send_reset(reason),
+            Out::Body(stream, _) => stream.send_reset(reason),
             Out::Over => {}
         }
         state.out = Out::Over;
@@ -329,6 +347,14 @@ impl State {
             head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let status = lines.next().and_then(|line| line.get(9..12)).ok_or_else(broken)?;
         let status = StatusCode::from_bytes(status).map_err(|_| broken())?;
+        let opens = status == StatusCode::SWITCHING_PROTOCOLS;
+        let status = match self.kind {
+            Kind::Tunnel if opens => StatusCode::OK,
+            // The client would take it for an open tunnel (RFC 9110 §9.3.6).
+            Kind::Tunnel if status.is_success() => StatusCode::BAD_REQUEST,
+            _ if opens => return Err(broken()),
+            _ => status,
+        };
         let mut response = Response::new(());
         *response.status_mut() = status;
         let mut length = None;
@@ -353,8 +379,9 @@ impl State {
         if status.is_informational() {
             return respond.send_informational(response).map_err(|_| broken());
         }
-        let bare = self.head_only || matches!(status.as_u16(), 204 | 205 | 304) || length == Some(0);
+        let bare = self.kind == Kind::Head || matches!(status.as_u16(), 204 | 205 | 304) || length == Some(0);
         let stream = respond.send_response(response, bare).map_err(|_| broken())?;
+        self.open_tunnel = opens;
         self.out = if bare { Out::Over } else { Out::Body(stream, length) };
         Ok(())
     }
