@@ -177,7 +177,7 @@ def test_answers_and_refusals_are_logged_in_debug_mode(folder):
         with socket.create_connection(("127.0.0.1", port), 30) as raw:
             raw.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
             assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
-        terminal.read_until("refused with 400: [a-z ]+")
+        terminal.read_until(r"refused with 400: [a-zA-Z ]+ \(bad_host\)")
     finally:
         terminal.close()
 

@@ -37,15 +37,6 @@ pub struct ConnInfo {
     pub tls: Option<Box<crate::TlsInfo>>,
 }
 
-/// A request that the engine itself refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The status that was answered, or 0 if the connection was closed without an answer.
-    pub status: u16,
-    /// Why, as a sentence for the log.
-    pub reason: &'static str,
-}
-
 /// A response that has been handed to the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered<'a> {

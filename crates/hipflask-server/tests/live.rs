@@ -305,7 +305,7 @@ fn a_body_that_is_too_long_is_refused_before_it_is_read_and_the_client_sees_it()
     // The client goes on sending all the same; closing at once would reset the connection.
     client.send(vec![b'x'; 500_000]);
     assert_eq!(client.response().status, 413);
-    assert_eq!(live.app.reasons(), ["the body is longer than allowed"]);
+    assert_eq!(live.app.reasons(), ["the body is too long"]);
 }
 
 #[test]

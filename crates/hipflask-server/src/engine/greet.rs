@@ -7,6 +7,7 @@ use hipflask_http::RequestHead;
 use crate::conn::{Conn, Filled};
 use crate::exchange::ConnInfo;
 use crate::handler::Handler;
+use crate::refusal::{Refusal, RefusalKind};
 use crate::reply::{asked, asked_unknown};
 use crate::tls::Greeting;
 
@@ -34,7 +35,8 @@ impl<H: Handler> Engine<H> {
                     Filled::Nothing | Filled::Some => lead.park(conn),
                     Filled::End | Filled::Broken => {
                         if begun {
-                            self.refused_silently(&conn, "the client left during the TLS handshake");
+                            let why = "the client left during the TLS handshake";
+                            self.refused_silently(&conn, RefusalKind::CutHandshake, why);
                         }
                         lead.close(conn);
                     }
@@ -64,7 +66,7 @@ impl<H: Handler> Engine<H> {
                 Flow::On(lead, conn)
             }
             Greeting::Failed(why) => {
-                self.refused_silently(&conn, why);
+                self.refused_silently(&conn, RefusalKind::TlsFailed, why);
                 // The alert that tells the client why has gone out, or never will.
                 lead.close(conn);
                 Flow::Next(lead)
@@ -75,13 +77,14 @@ impl<H: Handler> Engine<H> {
     /// A handshake takes too long. Whoever has not said a word is none to tell of.
     pub(super) fn give_up_greeting(&self, conn: &Conn<H::Ticket>) {
         if let Greeting::Waits { begun: true } = conn.socket.greeting() {
-            self.refused_silently(conn, "the TLS handshake takes too long");
+            self.refused_silently(conn, RefusalKind::SlowHandshake, "the TLS handshake takes too long");
         }
     }
 
     /// Answers HTTP without TLS where TLS was expected.
     fn refuse_clear(&self, conn: &mut Conn<H::Ticket>, here: &Here<H>) {
-        self.tell_refused(conn, 400, CLEAR);
+        let refusal = Refusal { kind: RefusalKind::ClearText, status: 400, reason: CLEAR };
+        self.tell_refused(conn, refusal);
         self.answer(conn, asked_unknown(), here, |reply| {
             reply.in_the_clear();
             plain(reply, 400, CLEAR);

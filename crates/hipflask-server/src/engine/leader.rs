@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use hipflask_http::response::CONTINUE;
-use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead};
+use hipflask_http::{BodyDecoder, Error, Framing, Limits, RequestHead};
 
 use crate::body::{self, Body, Intake, Lender, Pace};
 use crate::conn::{BATCH, Filled, Pending, Phase, Pushed, READ, Record, Reserved};
@@ -18,6 +18,7 @@ use crate::handler::{Handler, Routed};
 use crate::history::{Lane, RouteHistory};
 use crate::pool::{Call, StreamJob};
 use crate::reactor::{Accepted, BELL, Reactor, Stopping};
+use crate::refusal::{Refusal, RefusalKind};
 use crate::reply::{asked, asked_unknown};
 use crate::sys::Event;
 
@@ -273,7 +274,7 @@ impl<H: Handler> Engine<H> {
             Ok(Some(head)) => self.request(lead, conn, head, here),
             Ok(None) => Flow::On(lead, conn),
             Err(error) => {
-                self.refuse(&mut conn, error.status(), error.reason(), asked_unknown(), here);
+                self.refuse(&mut conn, error.into(), asked_unknown(), here);
                 Flow::On(lead, conn)
             }
         }
@@ -470,7 +471,7 @@ impl<H: Handler> Engine<H> {
                 return self.invoke(lead, conn, head, (Body::Empty, None), ticket, history, here);
             }
             Framing::Length(length) if length > most => {
-                self.refuse(&mut conn, 413, "the body is longer than allowed", asked(&head, false), here);
+                self.refuse(&mut conn, Error::LongBody.into(), asked(&head, false), here);
                 return Flow::On(lead, conn);
             }
             Framing::Length(length) if length <= self.config.buffer_body => {
@@ -513,7 +514,7 @@ impl<H: Handler> Engine<H> {
         match decoder.decode(conn.unread(), &mut decoded, buffer) {
             Ok(used) => conn.take(used),
             Err(error) => {
-                self.refuse(&mut conn, error.status(), error.reason(), asked(&head, false), here);
+                self.refuse(&mut conn, error.into(), asked(&head, false), here);
                 return Flow::On(lead, conn);
             }
         }
@@ -637,9 +638,10 @@ impl<H: Handler> Engine<H> {
             lead.close(conn);
             return Some(lead);
         }
-        let reason = match &conn.phase {
+        let (kind, reason) = match &conn.phase {
             _ if conn.has_output() => {
-                self.refused_silently(&conn, "the client takes the response too slowly");
+                let why = "the client takes the response too slowly";
+                self.refused_silently(&conn, RefusalKind::SlowReader, why);
                 conn.broken = true;
                 self.end_outlet(&mut conn);
                 lead.close(conn);
@@ -649,8 +651,8 @@ impl<H: Handler> Engine<H> {
                 self.give_up_http2(&mut lead, conn);
                 return Some(lead);
             }
-            Phase::Ready if !conn.is_idle() => "the head arrives too slowly",
-            Phase::Collect(_) => "the body arrives too slowly",
+            Phase::Ready if !conn.is_idle() => (RefusalKind::SlowHead, "the head arrives too slowly"),
+            Phase::Collect(_) => (RefusalKind::SlowBody, "the body arrives too slowly"),
             Phase::Ready
             | Phase::Arrived(_)
             | Phase::Drain(_)
@@ -663,7 +665,7 @@ impl<H: Handler> Engine<H> {
         };
         let dropped = std::mem::replace(&mut conn.phase, Phase::Ready);
         drop(dropped);
-        self.refuse(&mut conn, 408, reason, asked_unknown(), here);
+        self.refuse(&mut conn, Refusal { kind, status: 408, reason }, asked_unknown(), here);
         self.advance(lead, conn, here)
     }
 

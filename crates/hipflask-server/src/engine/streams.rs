@@ -13,6 +13,7 @@ use crate::conn::{Conn, Phase};
 use crate::handler::Handler;
 use crate::http2::{Found, Http2, Kind, PREFACE, Pipe};
 use crate::reactor::Stopping;
+use crate::refusal::RefusalKind;
 use crate::reply::asked_unknown;
 use crate::transport::Transport;
 
@@ -70,13 +71,14 @@ impl<H: Handler> Engine<H> {
         };
         if let Some(why) = over {
             if let Some(why) = why {
-                self.refused_silently(&conn, why);
+                self.refused_silently(&conn, RefusalKind::BadHttp2, why);
             }
             lead.close(conn);
             return Flow::Next(lead);
         }
         if http2.is_rushing() {
-            self.refused_silently(&conn, "the client takes back too many of its requests");
+            let why = "the client takes back too many of its requests";
+            self.refused_silently(&conn, RefusalKind::RapidReset, why);
             http2.end(Reason::ENHANCE_YOUR_CALM);
             lead.close(conn);
             return Flow::Next(lead);
@@ -141,7 +143,7 @@ impl<H: Handler> Engine<H> {
         match made {
             Ok(head) => conn.phase = Phase::Arrived(Box::new(head)),
             Err(error) => {
-                self.refuse(&mut conn, error.status(), error.reason(), asked_unknown(), here);
+                self.refuse(&mut conn, error.into(), asked_unknown(), here);
             }
         }
         lead.returned.push_back(conn);
@@ -151,7 +153,8 @@ impl<H: Handler> Engine<H> {
     pub(super) fn give_up_http2(&self, lead: &mut Helm<H>, mut conn: Link<H>) {
         if let Phase::Http2(http2) = &mut conn.phase {
             if !http2.is_open() {
-                self.refused_silently(&conn, "the HTTP/2 connection begins too slowly");
+                let why = "the HTTP/2 connection begins too slowly";
+                self.refused_silently(&conn, RefusalKind::SlowHttp2, why);
             } else {
                 http2.end(Reason::NO_ERROR);
             }

@@ -12,10 +12,11 @@ use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead};
 
 use crate::body::{Body, Lender, Pace};
 use crate::conn::{After, Conn, Phase, Pushed, Streaming};
-use crate::exchange::{Answered, Notice, Refusal};
+use crate::exchange::{Answered, Notice};
 use crate::handler::{Handler, Request};
 use crate::history::Lane;
 use crate::pool::Call;
+use crate::refusal::{Refusal, RefusalKind};
 use crate::reply::{Answer, Payload, Reply, asked, asked_unknown};
 
 use super::{Engine, Here, Link, message, plain};
@@ -253,14 +254,13 @@ impl<H: Handler> Engine<H> {
     pub(super) fn refuse(
         &self,
         conn: &mut Conn<H::Ticket>,
-        status: u16,
-        reason: &'static str,
+        refusal: Refusal,
         exchange: Exchange,
         here: &Here<H>,
     ) {
-        self.tell_refused(conn, status, reason);
+        self.tell_refused(conn, refusal);
         self.answer(conn, Exchange { keep_alive: false, ..exchange }, here, |reply| {
-            plain(reply, status, reason);
+            plain(reply, refusal.status, refusal.reason);
         });
         conn.closing = true;
         // The client may be sending still, and a reset would take the answer from it.
@@ -269,7 +269,7 @@ impl<H: Handler> Engine<H> {
 
     pub(super) fn refuse_full(&self, conn: &mut Conn<H::Ticket>, exchange: Exchange, here: &Here<H>) {
         let reason = "all workers are busy and the queue is full";
-        self.tell_refused(conn, 503, reason);
+        self.tell_refused(conn, Refusal { kind: RefusalKind::QueueFull, status: 503, reason });
         self.answer(conn, exchange, here, |reply| {
             reply.start(503, None);
             // Both are valid field values.
@@ -309,19 +309,20 @@ impl<H: Handler> Engine<H> {
     pub(super) fn ended_early(&self, conn: &Conn<H::Ticket>) {
         match conn.phase {
             Phase::Ready if !conn.is_idle() => {
-                self.refused_silently(conn, "the connection ended within a head");
+                self.refused_silently(conn, RefusalKind::CutHead, "the connection ended within a head");
             }
-            Phase::Collect(_) => self.refused_silently(conn, "the connection ended within a body"),
+            Phase::Collect(_) => {
+                self.refused_silently(conn, RefusalKind::CutBody, "the connection ended within a body");
+            }
             _ => {}
         }
     }
 
-    pub(super) fn refused_silently(&self, conn: &Conn<H::Ticket>, reason: &'static str) {
-        self.tell_refused(conn, 0, reason);
+    pub(super) fn refused_silently(&self, conn: &Conn<H::Ticket>, kind: RefusalKind, reason: &'static str) {
+        self.tell_refused(conn, Refusal { kind, status: 0, reason });
     }
 
-    pub(super) fn tell_refused(&self, conn: &Conn<H::Ticket>, status: u16, reason: &'static str) {
-        let refusal = Refusal { status, reason };
+    pub(super) fn tell_refused(&self, conn: &Conn<H::Ticket>, refusal: Refusal) {
         drop(catch_unwind(AssertUnwindSafe(|| self.handler.refused(&refusal, &conn.info))));
     }
 

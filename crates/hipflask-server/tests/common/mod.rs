@@ -238,7 +238,7 @@ impl Handler for App {
     }
 
     fn refused(&self, refusal: &Refusal, _: &ConnInfo) {
-        self.refusals.lock().unwrap().push(refusal.clone());
+        self.refusals.lock().unwrap().push(*refusal);
     }
 
     fn answered(&self, answered: &Answered<'_>) {
