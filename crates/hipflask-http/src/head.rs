@@ -129,6 +129,8 @@ pub struct RequestHead {
     bytes: Vec<u8>,
     fields: Vec<Field>,
     facts: Facts,
+    /// The value of the field that [`identify`](RequestHead::identify) has added; empty if none.
+    id: Span,
     scan: Scan,
 }
 
@@ -180,6 +182,7 @@ impl RequestHead {
         self.bytes.clear();
         self.fields.clear();
         self.facts = Facts::default();
+        self.id = Span::default();
     }
 
     /// Whether [`parse`](Self::parse) has seen the beginning of a head (more than skipped empty lines).
@@ -394,6 +397,28 @@ impl RequestHead {
             }
         }
         None
+    }
+
+    /// Gives the request a name of its own, as a field that takes the place of those of this name that have come.
+    /// Name and value are ASCII and fit to be sent; a head has room for 4 GiB of them.
+    pub fn identify(&mut self, name: &str, id: &str) {
+        let lower = name.to_ascii_lowercase();
+        let (bytes, fields) = (&mut self.bytes, &mut self.fields);
+        fields.retain(|field| !field.name.of(bytes).eq_ignore_ascii_case(lower.as_bytes()));
+        let mut keep = |text: &str| {
+            let span = Span { at: bytes.len() as u32, len: text.len() as u32 };
+            bytes.extend_from_slice(text.as_bytes());
+            span
+        };
+        let field = Field { name: keep(name), value: keep(id) };
+        self.id = field.value;
+        fields.push(field);
+    }
+
+    /// The name that the request was [given](Self::identify), if it was.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        if self.id.len == 0 { None } else { std::str::from_utf8(self.id.of(&self.bytes)).ok() }
     }
 
     /// All fields in order, with names as sent.

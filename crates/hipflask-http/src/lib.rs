@@ -27,6 +27,7 @@ pub mod response;
 mod status;
 mod target;
 mod token;
+pub mod trace;
 pub mod websocket;
 
 pub use body::BodyDecoder;
@@ -34,3 +35,4 @@ pub use error::Error;
 pub use framing::Framing;
 pub use head::{RequestHead, Version};
 pub use limits::{Limits, Underscores};
+pub use trace::{TraceId, TraceParent};

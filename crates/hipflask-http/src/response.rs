@@ -119,6 +119,7 @@ pub struct ResponseWriter<'o> {
     served: bool,
     close: bool,
     upgrade: bool,
+    body: usize,
 }
 
 impl<'o> ResponseWriter<'o> {
@@ -134,6 +135,7 @@ impl<'o> ResponseWriter<'o> {
             served: false,
             close: !exchange.keep_alive,
             upgrade: false,
+            body: 0,
         }
     }
 
@@ -226,12 +228,19 @@ impl<'o> ResponseWriter<'o> {
         self.served = false;
         self.close = !self.exchange.keep_alive;
         self.upgrade = false;
+        self.body = 0;
     }
 
     /// The status given to [`start`](Self::start); 0 before.
     #[must_use]
     pub fn status(&self) -> u16 {
         self.status
+    }
+
+    /// Where in the buffer the body begins; 0 before the head is finished.
+    #[must_use]
+    pub fn body_begins(&self) -> usize {
+        self.body
     }
 
     /// The buffer that is written to.
@@ -351,6 +360,7 @@ impl<'o> ResponseWriter<'o> {
         };
         self.out.extend_from_slice(options);
         self.out.extend_from_slice(b"\r\n");
+        self.body = self.out.len();
     }
 
     fn keeps(&self) -> bool {

@@ -67,6 +67,7 @@ impl AsgiExchange {
     ) -> Self {
         let token = deferred.token();
         let handoff = Handoff::new(deferred, dispatcher, line);
+        handoff.begins();
         let Request { head, body, conn, .. } = request;
         let is_websocket = head.is_websocket();
         let has_body = !matches!(body, Body::Empty);

@@ -582,6 +582,7 @@ impl LaterExchange {
         let Some(request) = locked(&self.request).take() else {
             return Err(PyRuntimeError::new_err("the exchange has begun already"));
         };
+        self.handoff.begins();
         let hooks = self.hooks()?;
         let Request { head, body, ticket, conn } = request;
         let handoff = head.is_websocket().then(|| Arc::clone(&self.handoff));

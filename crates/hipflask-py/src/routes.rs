@@ -120,6 +120,10 @@ impl Routes {
                     (true, false) => RouteHistory::later(),
                     (false, _) => RouteHistory::new(None),
                 };
+                let history = match snapshot.rule(rule) {
+                    Some(rule) => history.named(rule.bind(py).getattr(intern!(py, "rule"))?.extract()?),
+                    None => history,
+                };
                 Ok(Known { history: Arc::new(history), automatic_options, files })
             })
             .collect::<PyResult<_>>()?;
@@ -167,9 +171,10 @@ impl Routes {
 
     /// The static file that a request is for. One that is not there is for Python to tell about.
     fn file(&self, found: &Found<'_>) -> Option<FileReply> {
-        let root = self.rules.get(found.rule)?.files.as_ref()?;
+        let known = self.rules.get(found.rule)?;
+        let root = known.files.as_ref()?;
         match found.values.as_slice() {
-            [Value::Text(name)] => root.find(name.as_bytes()),
+            [Value::Text(name)] => Some(root.find(name.as_bytes())?.of_route(&known.history)),
             _ => None,
         }
     }

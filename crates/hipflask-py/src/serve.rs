@@ -194,7 +194,8 @@ impl AccessLog {
 
     fn write(&mut self, answered: &Answered<'_>) {
         self.line.clear();
-        let request = String::from_utf8_lossy(answered.request);
+        let request = [answered.method, b" ", answered.target].concat();
+        let request = String::from_utf8_lossy(&request);
         let (before, after) = match (self.coloured, answered.status) {
             (false, _) => ("", ""),
             (_, ..=299) => ("\x1b[32m", "\x1b[0m"),
@@ -206,7 +207,7 @@ impl AccessLog {
             server::Address::Tcp(address) => address.ip().to_string(),
             unix @ server::Address::Unix(_) => unix.to_string(),
         };
-        let milliseconds = answered.took.as_secs_f64() * 1000.0;
+        let milliseconds = answered.times.total.as_secs_f64() * 1000.0;
         // A vector takes whatever is written, and standard error has nowhere to report its own failure.
         let _ = write!(self.line, "[{}] {client} ", clock());
         for character in request.chars() {

@@ -97,6 +97,8 @@ pub(crate) struct Intake {
     /// Decoded bytes not yet handed out, from `given` on.
     pub(crate) decoded: Vec<u8>,
     pub(crate) given: usize,
+    /// Bytes decoded so far.
+    pub(crate) received: u64,
     /// The client waits for a 100 before it sends the body.
     pub(crate) owes_continue: bool,
     pub(crate) error: Option<BodyError>,
@@ -170,6 +172,12 @@ impl Lender {
     pub(crate) fn leaves_usable(&self) -> bool {
         let guard = self.shared.intake.try_lock();
         guard.is_ok_and(|guard| guard.as_ref().is_some_and(Intake::leaves_usable))
+    }
+
+    /// How many bytes of the body have come.
+    pub(crate) fn received(&self) -> u64 {
+        let guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.as_ref().map_or(0, |intake| intake.received)
     }
 
     /// Ends the loan. Waits, for at most a moment, if another thread is reading just now.
@@ -304,7 +312,9 @@ impl Intake {
         }
         let raw = self.raw.get(self.at..).unwrap_or_default();
         let most = most.clamp(1, PIECE);
+        let had = self.decoded.len();
         self.at += self.decoder.decode(raw, &mut self.decoded, most).map_err(BodyError::Malformed)?;
+        self.received += (self.decoded.len() - had) as u64;
         Ok(true)
     }
 

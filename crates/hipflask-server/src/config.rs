@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hipflask_http::Limits;
 
+use crate::request_id::RequestId;
 use crate::tls::Tls;
 
 /// Where to listen.
@@ -114,8 +115,15 @@ pub struct Config {
     pub drain_body: u64,
     /// What [`Running::stop`](crate::Running::stop) waits for requests by default. 30 s.
     pub grace: Duration,
-    /// Fill in [`Answered`](crate::Answered) and tell it. Costs a copy of the request line.
+    /// Fill in [`Answered`](crate::Answered) and tell it. Costs a copy of the request line and looks at the clock.
     pub tell_answers: bool,
+    /// The request fields that are told, by their names in lower case.
+    pub tell_fields: Vec<String>,
+    /// Write where the time went into each response, as `Server-Timing`.
+    pub server_timing: bool,
+    /// Give each request a name. It becomes a field of the request and, unless the application writes one, of the
+    /// response.
+    pub request_id: Option<RequestId>,
     /// After so many requests [`Notice::Served`](crate::Notice::Served) is told, once.
     pub tell_after: Option<u64>,
     /// The `Server` field of responses; `None` for none.
@@ -147,8 +155,18 @@ impl Default for Config {
             drain_body: 64 * 1024,
             grace: Duration::from_secs(30),
             tell_answers: false,
+            tell_fields: Vec::new(),
+            server_timing: false,
+            request_id: None,
             tell_after: None,
             server_name: Some("hipflask".to_owned()),
         }
+    }
+}
+
+impl Config {
+    /// Whether anything is noted of requests while they are answered.
+    pub(crate) fn notes(&self) -> bool {
+        self.tell_answers || self.server_timing || self.request_id.is_some()
     }
 }

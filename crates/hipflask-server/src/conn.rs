@@ -19,6 +19,7 @@ use crate::history::RouteHistory;
 use crate::http2::Http2;
 use crate::outflow::Outflow;
 use crate::outlet::Slice;
+use crate::record::Record;
 use crate::reply::Afterwards;
 use crate::transport::Transport;
 
@@ -124,14 +125,6 @@ pub(crate) enum Filled {
     Broken,
 }
 
-/// What the access log wants to know of a response that is being sent.
-pub(crate) struct Record {
-    pub(crate) request: Vec<u8>,
-    pub(crate) status: u16,
-    pub(crate) since: Instant,
-    pub(crate) sent_before: u64,
-}
-
 /// What is to be done after responses: done when this is dropped, be it that they are out or that their connection is no
 /// more.
 pub(crate) struct After(pub(crate) Vec<Afterwards>);
@@ -188,6 +181,7 @@ pub(crate) struct Conn<T> {
     pub(crate) redirects: bool,
     /// All bytes sent so far.
     pub(crate) sent: u64,
+    /// What is noted of the requests whose answers are not all out, if anything is.
     pub(crate) records: Vec<Record>,
     /// What is to be done when the output is out, or the connection has ended.
     pub(crate) after: Option<Box<After>>,
@@ -239,6 +233,11 @@ impl<T> Conn<T> {
     /// Whether the parser has something to look at.
     pub(crate) fn has_unparsed(&self) -> bool {
         self.at < self.inbuf.len() && !self.starved
+    }
+
+    /// What of the connection's bytes come before the ones at this place of the buffer.
+    pub(crate) fn sent_until(&self, at: usize) -> u64 {
+        self.sent + at.saturating_sub(self.out_at) as u64
     }
 
     pub(crate) fn has_output(&self) -> bool {

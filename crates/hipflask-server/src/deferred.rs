@@ -14,6 +14,8 @@ pub(crate) type Write<'a> = &'a mut dyn FnMut(&mut Reply<'_>) -> bool;
 pub(crate) trait Owed: Send {
     /// Replaces what was written before.
     fn write(&mut self, write: Write<'_>);
+    /// Notes that the request's turn has come.
+    fn begins(&mut self);
     /// See [`Reply::afterwards`].
     fn afterwards(&mut self, done: Box<dyn FnOnce() + Send>);
     /// Gives the connection back with what was written, else with a 500.
@@ -67,6 +69,13 @@ impl Deferred {
             });
         }
         result.transpose()
+    }
+
+    /// Tells that the request's turn has come: until now it has waited. Only for [`Times`](crate::Times).
+    pub fn begins(&mut self) {
+        if let Some(owed) = &mut self.owed {
+            owed.begins();
+        }
     }
 
     /// As [`Reply::afterwards`], for what was written last.

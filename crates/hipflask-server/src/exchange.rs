@@ -5,6 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hipflask_http::{TraceId, Version};
+
+use crate::record;
+
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -37,19 +41,60 @@ pub struct ConnInfo {
     pub tls: Option<Box<crate::TlsInfo>>,
 }
 
-/// A response that has been handed to the kernel.
+/// How long the steps of a request took, one after the other. A step that a request does not go through takes no time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// From the parsed head until as much of the body had come as is read before the view.
+    pub receive: Duration,
+    /// Until a thread, or the event loop, began with it.
+    pub queue: Duration,
+    /// Until that thread was attached to the interpreter. The event loop's waiting is not known.
+    pub gil: Duration,
+    /// Until the response was made, with hooks and all; of one that is made piece by piece, its head.
+    pub view: Duration,
+    /// Until the last byte was given to the kernel, with the making of pieces; of a WebSocket, its life.
+    pub write: Duration,
+    /// All of that.
+    pub total: Duration,
+}
+
+/// A request whose response has been handed to the kernel, or was cut off.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered<'a> {
     /// The client.
     pub conn: &'a ConnInfo,
-    /// Method and target with a space between them, as they came.
-    pub request: &'a [u8],
-    /// The response's status.
+    /// The method, as it came; empty if the head could not be read.
+    pub method: &'a [u8],
+    /// The target, as it came; empty if the head could not be read.
+    pub target: &'a [u8],
+    /// The version; `None` if the head could not be read.
+    pub version: Option<Version>,
+    /// The name of the rule that matched; see [`RouteHistory::named`](crate::RouteHistory::named).
+    pub route: Option<&'a str>,
+    /// The response's status; 101 for a connection that has changed its protocol.
     pub status: u16,
-    /// Bytes sent, head included.
+    /// Bytes sent, head included. An HTTP/2 stream's are counted as HTTP/1.1 would have them.
     pub sent: u64,
-    /// From the parsed head to the last byte given to the kernel.
-    pub took: Duration,
+    /// Bytes sent of the body, with its framing.
+    pub sent_body: u64,
+    /// Bytes of the request's body that were read.
+    pub received: u64,
+    /// Whether all of the response went out.
+    pub complete: bool,
+    /// Where the time went.
+    pub times: Times,
+    /// The request's own name; see [`Config::request_id`](crate::Config::request_id).
+    pub request_id: Option<&'a str>,
+    /// The trace that the request belongs to.
+    pub trace_id: Option<TraceId>,
+    pub(crate) fields: &'a [u8],
+}
+
+impl<'a> Answered<'a> {
+    /// The request's first field with the name at this place in [`Config::tell_fields`](crate::Config::tell_fields).
+    pub fn field(&self, index: usize) -> Option<&'a [u8]> {
+        record::kept(self.fields, index)
+    }
 }
 
 /// Something about the server itself that its operator should know.

@@ -17,6 +17,7 @@ use hipflask_http::conditional::{self, Outcome, Validators};
 use hipflask_http::range::{self, Ranges};
 use hipflask_http::{RequestHead, date};
 
+use crate::history::RouteHistory;
 use crate::media;
 use crate::reply::Reply;
 use crate::sys;
@@ -61,6 +62,7 @@ pub struct FileReply {
     /// The path as the application would name it; the entity tag depends on it.
     pub(crate) path: Vec<u8>,
     pub(crate) options: FileOptions,
+    pub(crate) route: Option<Arc<RouteHistory>>,
 }
 
 impl Root {
@@ -123,7 +125,13 @@ impl FileReply {
             return None;
         }
         let modified = (metadata.mtime(), metadata.mtime_nsec());
-        Some(FileReply { file, size: metadata.len(), modified, path, options })
+        Some(FileReply { file, size: metadata.len(), modified, path, options, route: None })
+    }
+
+    /// Says which route has led to it.
+    #[must_use]
+    pub fn of_route(self, route: &Arc<RouteHistory>) -> FileReply {
+        FileReply { route: Some(Arc::clone(route)), ..self }
     }
 }
 

@@ -40,6 +40,7 @@ pub enum Lane {
 /// What is known about the run time of one route and method. Shared by all threads; every method takes `&self`.
 #[derive(Debug, Default)]
 pub struct RouteHistory {
+    name: Option<Box<str>>,
     fixed: Option<bool>,
     is_later: bool,
     takes_stream: bool,
@@ -68,6 +69,17 @@ impl RouteHistory {
     /// As [`RouteHistory::later`], but a request is given as soon as its head is there, while its body arrives.
     pub fn later_with_stream() -> RouteHistory {
         RouteHistory { is_later: true, takes_stream: true, ..RouteHistory::default() }
+    }
+
+    /// Says by which name [`Answered`](crate::Answered) knows the route: its rule, as it was written.
+    #[must_use]
+    pub fn named(self, name: &str) -> RouteHistory {
+        RouteHistory { name: Some(name.into()), ..self }
+    }
+
+    /// The route's name.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// Whether bodies that are still arriving are given away, too.

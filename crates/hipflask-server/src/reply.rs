@@ -3,7 +3,9 @@
 //! Framing is decided by [`hipflask_http::response`]; here is what the server adds to it: files, streams, and whether
 //! the connection can be used again.
 
+use std::fmt::Write as _;
 use std::fs::File;
+use std::time::{Duration, Instant};
 
 use hipflask_http::response::{BodyEncoder, BodyFraming, Exchange, Finished, ResponseWriter, Stamp};
 use hipflask_http::{RequestHead, Version};
@@ -12,8 +14,10 @@ pub use hipflask_http::response::FieldError;
 
 use crate::body::{BodySource, Lender};
 use crate::config::Config;
+use crate::exchange::Times;
 use crate::outflow::Outflow;
 use crate::outlet::{Outlet, Upgraded};
+use crate::record::Record;
 use crate::sys;
 
 /// What all responses share: the fields `Date` and `Server`, renewed once a second, and a setting.
@@ -24,6 +28,9 @@ pub(crate) struct Standing {
     stamp: Stamp,
     outlet_queue: usize,
     hsts: Option<String>,
+    server_timing: bool,
+    /// The field for the request's name.
+    id_field: Option<String>,
 }
 
 impl Standing {
@@ -32,7 +39,15 @@ impl Standing {
         let second = sys::seconds();
         let stamp = Stamp::new(&server, seconds(second));
         let hsts = config.hsts.clone().filter(|_| config.tls.is_some());
-        Standing { second, stamp, server, outlet_queue: config.outlet_queue, hsts }
+        Standing {
+            second,
+            stamp,
+            server,
+            outlet_queue: config.outlet_queue,
+            hsts,
+            server_timing: config.server_timing,
+            id_field: config.request_id.as_ref().map(|id| id.field.clone()),
+        }
     }
 
     /// Brings the date up to date; once per batch is enough.
@@ -93,6 +108,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) keep: bool,
     pub(crate) payload: Payload,
+    /// Where in the output the body begins.
+    pub(crate) body: usize,
     /// What is to be done once the response is out.
     pub(crate) afterwards: Vec<Afterwards>,
 }
@@ -113,6 +130,10 @@ pub struct Reply<'a> {
     afterwards: Vec<Afterwards>,
     /// `Strict-Transport-Security` is still to be written.
     owes_hsts: bool,
+    /// What is noted of the request.
+    record: Option<&'a Record>,
+    /// The request's name is still to be written.
+    owes_id: bool,
     /// Once the response is complete.
     answer: Option<Answer>,
 }
@@ -123,9 +144,11 @@ impl<'a> Reply<'a> {
         exchange: Exchange,
         standing: &'a Standing,
         lender: Option<&'a Lender>,
+        record: Option<&'a Record>,
     ) -> Reply<'a> {
         let writer = ResponseWriter::new(out, exchange);
         let owes_hsts = standing.hsts.is_some();
+        let owes_id = standing.id_field.is_some();
         Reply {
             writer,
             standing,
@@ -133,6 +156,8 @@ impl<'a> Reply<'a> {
             lender,
             close: false,
             owes_hsts,
+            owes_id,
+            record,
             afterwards: Vec::new(),
             answer: None,
         }
@@ -162,6 +187,12 @@ impl<'a> Reply<'a> {
         if self.owes_hsts && name.eq_ignore_ascii_case(HSTS) {
             // The application knows better.
             self.owes_hsts = false;
+        }
+        if self.owes_id
+            && let Some(field) = &self.standing.id_field
+            && name.eq_ignore_ascii_case(field.as_bytes())
+        {
+            self.owes_id = false;
         }
         self.started().map_or(Ok(()), |writer| writer.field(name, value))
     }
@@ -273,6 +304,7 @@ impl<'a> Reply<'a> {
         self.answer = None;
         self.afterwards.clear();
         self.owes_hsts = self.standing.hsts.is_some();
+        self.owes_id = self.standing.id_field.is_some();
         self.writer.reset();
     }
 
@@ -320,10 +352,14 @@ impl<'a> Reply<'a> {
         let close = self.close || self.lender.is_some_and(|lender| !lender.leaves_usable());
         let standing = self.standing;
         let hsts = standing.hsts.as_deref().filter(|_| self.owes_hsts);
+        let (record, owes_id) = (self.record, self.owes_id);
         if let Some(writer) = self.started() {
             if let Some(hsts) = hsts {
                 // A value that cannot be sent was refused when the server was made.
                 let _ = writer.field(HSTS, hsts.as_bytes());
+            }
+            if let Some(record) = record {
+                note(writer, standing, record, owes_id);
             }
             if close {
                 writer.close();
@@ -332,7 +368,8 @@ impl<'a> Reply<'a> {
             let (finished, payload) = finish(writer, &standing.stamp);
             let payload = payload.unwrap_or(Payload::Written);
             let afterwards = Vec::new();
-            self.answer = Some(Answer { status, keep: finished.keep_alive, payload, afterwards });
+            let body = writer.body_begins();
+            self.answer = Some(Answer { status, keep: finished.keep_alive, payload, body, afterwards });
         }
     }
 
@@ -350,10 +387,31 @@ impl<'a> Reply<'a> {
             status: 500,
             keep: false,
             payload: Payload::Written,
+            body: 0,
             afterwards: Vec::new(),
         });
         answer.keep &= !close;
         answer.afterwards = afterwards;
         answer
+    }
+}
+
+/// Writes what is to be told of the request itself.
+fn note(writer: &mut ResponseWriter<'_>, standing: &Standing, record: &Record, owes_id: bool) {
+    if let (true, Some(field), Some(id)) = (owes_id, &standing.id_field, record.id()) {
+        // Both were checked: the one when the server was made, the other when the request came.
+        let _ = writer.field(field.as_bytes(), id.as_bytes());
+    }
+    if standing.server_timing && record.is_called() {
+        let Times { receive, queue, gil, view, .. } = record.times(Instant::now());
+        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+        let mut value = String::with_capacity(72);
+        if !receive.is_zero() {
+            // A string takes whatever is written.
+            let _ = write!(value, "receive;dur={:.3}, ", ms(receive));
+        }
+        let (queue, gil, view) = (ms(queue), ms(gil), ms(view));
+        let _ = write!(value, "queue;dur={queue:.3}, gil;dur={gil:.3}, view;dur={view:.3}");
+        let _ = writer.field(b"Server-Timing", value.as_bytes());
     }
 }

@@ -49,6 +49,13 @@ impl Handoff {
         })
     }
 
+    /// Tells the engine that the request's turn has come.
+    pub(crate) fn begins(&self) {
+        if let Some(deferred) = &mut *locked(&self.deferred) {
+            deferred.begins();
+        }
+    }
+
     /// Takes the response over; `None` if somebody has.
     pub(crate) fn take(&self) -> Option<Deferred> {
         locked(&self.deferred).take()

@@ -114,6 +114,7 @@ fn refuse(mut deferred: Deferred) {
 /// Calls the app as a WSGI callable: the view opens the connection, or does not and its response goes out.
 fn perform(py: Python<'_>, request: Request<Ticket>, handoff: &Arc<Handoff>) {
     let dispatcher = &handoff.dispatcher;
+    handoff.begins();
     let Request { head, body, conn, .. } = request;
     let engine = EngineRequest { head, body, conn, handoff: Some(Arc::clone(handoff)) };
     let begun = dispatcher

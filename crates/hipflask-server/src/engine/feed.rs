@@ -52,8 +52,11 @@ impl<H: Handler> Engine<H> {
             }
             Next::Go => Flow::On(lead, conn),
             Next::Close => {
-                self.end_outlet(&mut conn);
-                lead.close(conn);
+                if matches!(&conn.phase, Phase::Outlet(flow) if flow.is_upgraded()) {
+                    // How a connection with another protocol ends is the protocol's own affair.
+                    self.end_outlet(&mut conn);
+                }
+                self.close(&mut lead, conn);
                 Flow::Next(lead)
             }
         }
@@ -84,6 +87,9 @@ impl<H: Handler> Engine<H> {
                     conn.linger = true;
                 }
                 conn.closing |= stops;
+                if let (Some(lender), Some(record)) = (&lender, conn.records.last_mut()) {
+                    record.received = lender.received();
+                }
                 self.end_outlet(conn);
                 if let Some(lender) = lender {
                     self.take_back(conn, &lender);

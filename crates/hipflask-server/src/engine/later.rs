@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use hipflask_http::RequestHead;
 use hipflask_http::response::Exchange;
@@ -60,10 +61,11 @@ impl<H: Handler> Debt<H> {
         let mut standing = kept.unwrap_or_else(|| Standing::new(&self.engine.config));
         standing.refresh();
         self.conn.out.truncate(self.begin);
-        let out = &mut self.conn.out;
+        let conn = &mut *self.conn;
+        let (out, record) = (&mut conn.out, conn.records.last());
         let (exchange, lender) = (self.exchange, self.lender.as_ref());
         let written = catch_unwind(AssertUnwindSafe(|| {
-            let mut reply = Reply::new(out, exchange, &standing, lender);
+            let mut reply = Reply::new(out, exchange, &standing, lender, record);
             let keep = write(&mut reply);
             keep.then(|| reply.finish())
         }));
@@ -81,6 +83,12 @@ impl<H: Handler> Debt<H> {
 impl<H: Handler> Owed for Debt<H> {
     fn write(&mut self, write: Write<'_>) {
         self.fill(write);
+    }
+
+    fn begins(&mut self) {
+        if let Some(record) = self.conn.records.last_mut() {
+            record.calls(Instant::now());
+        }
     }
 
     fn afterwards(&mut self, done: Box<dyn FnOnce() + Send>) {

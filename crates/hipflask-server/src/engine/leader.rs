@@ -12,12 +12,13 @@ use hipflask_http::response::CONTINUE;
 use hipflask_http::{BodyDecoder, Error, Framing, Limits, RequestHead};
 
 use crate::body::{self, Body, Intake, Lender, Pace};
-use crate::conn::{BATCH, Filled, Pending, Phase, Pushed, READ, Record, Reserved};
+use crate::conn::{BATCH, Conn, Filled, Pending, Phase, Pushed, READ, Reserved};
 use crate::exchange::Notice;
 use crate::handler::{Handler, Routed};
 use crate::history::{Lane, RouteHistory};
 use crate::pool::{Call, StreamJob};
 use crate::reactor::{Accepted, BELL, Reactor, Stopping};
+use crate::record::Record;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::reply::{asked, asked_unknown};
 use crate::sys::Event;
@@ -190,7 +191,7 @@ impl<H: Handler> Engine<H> {
         here: &mut Here<H>,
     ) -> Flow<H> {
         if conn.broken {
-            lead.close(conn);
+            self.close(&mut lead, conn);
             return Flow::Next(lead);
         }
         // Answers to pipelined requests go out together; a stream's head goes out with its first piece.
@@ -219,7 +220,7 @@ impl<H: Handler> Engine<H> {
                     return Flow::Next(lead);
                 }
                 Pushed::Broken => {
-                    lead.close(conn);
+                    self.close(&mut lead, conn);
                     return Flow::Next(lead);
                 }
             }
@@ -274,9 +275,18 @@ impl<H: Handler> Engine<H> {
             Ok(Some(head)) => self.request(lead, conn, head, here),
             Ok(None) => Flow::On(lead, conn),
             Err(error) => {
+                self.note_unread(&mut conn);
                 self.refuse(&mut conn, error.into(), asked_unknown(), here);
                 Flow::On(lead, conn)
             }
+        }
+    }
+
+    /// Notes a request whose head cannot be read, or does not come.
+    pub(super) fn note_unread(&self, conn: &mut Conn<H::Ticket>) {
+        if self.config.tell_answers {
+            let sent_before = conn.sent_until(conn.out.len());
+            conn.records.push(Record::unread(Instant::now(), sent_before));
         }
     }
 
@@ -391,7 +401,7 @@ impl<H: Handler> Engine<H> {
         self: &Arc<Self>,
         mut lead: Helm<H>,
         mut conn: Link<H>,
-        head: Box<RequestHead>,
+        mut head: Box<RequestHead>,
         here: &mut Here<H>,
     ) -> Flow<H> {
         conn.used = true;
@@ -403,13 +413,18 @@ impl<H: Handler> Engine<H> {
         if conn.out.capacity() == 0 {
             conn.out = lead.buffer();
         }
+        if let Some(id) = &self.config.request_id {
+            id.give(&mut head);
+        }
+        if self.config.notes() {
+            here.clock = Instant::now();
+            let sent_before = conn.sent_until(conn.out.len());
+            // Most connections have one request at a time.
+            conn.records.reserve_exact(usize::from(conn.records.is_empty()));
+            conn.records.push(Record::new(&head, &self.config, here.clock, sent_before));
+        }
         if conn.redirects {
             return self.redirect(lead, conn, &head, here);
-        }
-        if self.config.tell_answers {
-            let sent_before = conn.sent + (conn.out.len() - conn.out_at) as u64;
-            let request = [head.method(), b" ", head.target()].concat();
-            conn.records.push(Record { request, status: 0, since: here.clock, sent_before });
         }
         let routed = match catch_unwind(AssertUnwindSafe(|| self.handler.route(&head, &conn.info))) {
             Ok(routed) => routed,
@@ -430,21 +445,22 @@ impl<H: Handler> Engine<H> {
                 });
                 Flow::On(lead, conn)
             }
-            Routed::File(file) => {
+            Routed::File(mut file) => {
+                if let Some(record) = conn.records.last_mut() {
+                    record.route = file.route.take();
+                }
                 let usable = self.skip_body(&mut conn, &head, lead.now);
                 let exchange = asked(&head, usable && !self.is_stopping());
                 self.answer(&mut conn, exchange, here, |reply| file.answer(&head, reply));
                 Flow::On(lead, conn)
             }
-            Routed::Call { ticket, history, max_body } => self.receive(
-                lead,
-                conn,
-                head,
-                ticket,
-                history,
-                max_body.unwrap_or(self.config.limits.body),
-                here,
-            ),
+            Routed::Call { ticket, history, max_body } => {
+                if let Some(record) = conn.records.last_mut() {
+                    record.route = Some(Arc::clone(&history));
+                }
+                let most = max_body.unwrap_or(self.config.limits.body);
+                self.receive(lead, conn, head, ticket, history, most, here)
+            }
         }
     }
 
@@ -530,6 +546,7 @@ impl<H: Handler> Engine<H> {
         // Nothing may come between earlier answers and the 100: if they do not go out now, none is sent, and the
         // client sends its body after a while (RFC 9110 §10.1.1).
         let owes_continue = head.expects_continue() && !had && conn.push() == Pushed::Done;
+        let received = decoded.len() as u64;
         let (stream, lender) = body::lend(Intake {
             socket: Arc::clone(&conn.socket),
             raw: std::mem::take(&mut conn.inbuf),
@@ -537,6 +554,7 @@ impl<H: Handler> Engine<H> {
             decoder,
             decoded,
             given: 0,
+            received,
             owes_continue,
             error: None,
             timeouts: self.config.timeouts.clone(),
@@ -558,6 +576,9 @@ impl<H: Handler> Engine<H> {
         history: Arc<RouteHistory>,
         here: &mut Here<H>,
     ) -> Flow<H> {
+        if let (Body::Buffered(bytes), Some(record)) = (&body, conn.records.last_mut()) {
+            record.is_ready(Instant::now(), bytes.len() as u64);
+        }
         let lane = if lender.is_some() && !history.takes_stream() { Lane::Worker } else { history.lane() };
         if lane == Lane::Later {
             let _ = conn.push();
@@ -612,6 +633,16 @@ impl<H: Handler> Engine<H> {
         }
     }
 
+    /// Closes a connection whose responses may not all be out.
+    pub(super) fn close(&self, lead: &mut Helm<H>, mut conn: Link<H>) {
+        self.tell_cut(&mut conn);
+        // Whoever feeds it hears of its end.
+        if matches!(conn.phase, Phase::Outlet(_)) {
+            drop(std::mem::replace(&mut conn.phase, Phase::Ready));
+        }
+        lead.close(conn);
+    }
+
     /// A deadline has passed.
     pub(super) fn time_out(
         self: &Arc<Self>,
@@ -643,8 +674,7 @@ impl<H: Handler> Engine<H> {
                 let why = "the client takes the response too slowly";
                 self.refused_silently(&conn, RefusalKind::SlowReader, why);
                 conn.broken = true;
-                self.end_outlet(&mut conn);
-                lead.close(conn);
+                self.close(&mut lead, conn);
                 return Some(lead);
             }
             Phase::Http2(_) => {
@@ -659,10 +689,13 @@ impl<H: Handler> Engine<H> {
             | Phase::Stream(_)
             | Phase::Outlet(_)
             | Phase::Linger(..) => {
-                lead.close(conn);
+                self.close(&mut lead, conn);
                 return Some(lead);
             }
         };
+        if !matches!(conn.phase, Phase::Collect(_)) {
+            self.note_unread(&mut conn);
+        }
         let dropped = std::mem::replace(&mut conn.phase, Phase::Ready);
         drop(dropped);
         self.refuse(&mut conn, Refusal { kind, status: 408, reason }, asked_unknown(), here);
@@ -716,9 +749,8 @@ impl<H: Handler> Engine<H> {
         if late || self.stops.load(Ordering::SeqCst) > 1 {
             for token in lead.outlets() {
                 if let Some(mut conn) = lead.check_out_again(token) {
-                    self.end_outlet(&mut conn);
                     conn.broken = true;
-                    lead.close(conn);
+                    self.close(lead, conn);
                 }
             }
             for token in lead.cut() {

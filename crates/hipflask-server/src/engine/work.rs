@@ -12,10 +12,11 @@ use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead};
 
 use crate::body::{Body, Lender, Pace};
 use crate::conn::{After, Conn, Phase, Pushed, Streaming};
-use crate::exchange::{Answered, Notice};
+use crate::exchange::Notice;
 use crate::handler::{Handler, Request};
 use crate::history::Lane;
 use crate::pool::Call;
+use crate::record::Record;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::reply::{Answer, Payload, Reply, asked, asked_unknown};
 
@@ -78,11 +79,19 @@ impl<H: Handler> Engine<H> {
         let exchange = asked(&head, !self.is_stopping());
         let begin = conn.out.len();
         let request = Request { head, body, ticket, conn: Arc::clone(&conn.info) };
+        if here.attached.is_none()
+            && let Some(record) = conn.records.last_mut()
+        {
+            record.begins(Instant::now());
+        }
         here.attach(&*self.handler);
         let before = Instant::now();
+        if let Some(record) = conn.records.last_mut() {
+            record.calls(before);
+        }
         let Here { thread, standing, .. } = here;
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let mut reply = Reply::new(&mut conn.out, exchange, standing, lender);
+            let mut reply = Reply::new(&mut conn.out, exchange, standing, lender, conn.records.last());
             self.handler.call(thread, request, &mut reply);
             reply.finish()
         }));
@@ -102,7 +111,8 @@ impl<H: Handler> Engine<H> {
         conn.out.truncate(begin);
         conn.file = None;
         conn.phase = Phase::Ready;
-        let mut reply = Reply::new(&mut conn.out, asked_unknown(), &here.standing, None);
+        let record = conn.records.last();
+        let mut reply = Reply::new(&mut conn.out, asked_unknown(), &here.standing, None, record);
         plain(&mut reply, 500, "Internal Server Error");
         let answer = reply.finish();
         self.apply(conn, answer, begin);
@@ -111,8 +121,9 @@ impl<H: Handler> Engine<H> {
     /// Makes a complete response the connection's next output.
     pub(super) fn apply(&self, conn: &mut Conn<H::Ticket>, answer: Answer, begin: usize) {
         conn.closing |= !answer.keep;
+        let body_from = conn.sent_until(answer.body);
         if let Some(record) = conn.records.last_mut() {
-            record.status = answer.status;
+            record.is_made(Instant::now(), answer.status, body_from);
         }
         if !answer.afterwards.is_empty() {
             let after = conn.after.get_or_insert_with(|| Box::new(After(Vec::new())));
@@ -157,6 +168,9 @@ impl<H: Handler> Engine<H> {
             conn.closing = true;
             return;
         };
+        if let Some(record) = conn.records.last_mut() {
+            record.received = intake.received;
+        }
         let usable = intake.leaves_usable();
         conn.inbuf = intake.raw;
         conn.at = intake.at;
@@ -237,7 +251,7 @@ impl<H: Handler> Engine<H> {
     ) {
         let begin = conn.out.len();
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let mut reply = Reply::new(&mut conn.out, exchange, &here.standing, None);
+            let mut reply = Reply::new(&mut conn.out, exchange, &here.standing, None, conn.records.last());
             write(&mut reply);
             reply.finish()
         }));
@@ -333,18 +347,34 @@ impl<H: Handler> Engine<H> {
             return;
         }
         drop(conn.after.take());
+        self.tell_records(conn, conn.sent);
+    }
+
+    /// Tells about the responses of a connection that ends before all of them are out.
+    pub(super) fn tell_cut(&self, conn: &mut Conn<H::Ticket>) {
+        if !conn.records.is_empty() {
+            self.tell_records(conn, u64::MAX);
+        }
+    }
+
+    /// Tells what was noted, of responses the last of which ends at `end`; in order.
+    fn tell_records(&self, conn: &mut Conn<H::Ticket>, end: u64) {
+        if conn.records.is_empty() {
+            return;
+        }
+        let records = std::mem::take(&mut conn.records);
+        if !self.config.tell_answers {
+            return;
+        }
         let now = Instant::now();
-        let mut end = conn.sent;
-        for record in conn.records.drain(..).rev() {
-            let answered = Answered {
-                conn: &conn.info,
-                request: &record.request,
-                status: record.status,
-                sent: end.saturating_sub(record.sent_before),
-                took: now.saturating_duration_since(record.since),
-            };
-            end = record.sent_before;
-            drop(catch_unwind(AssertUnwindSafe(|| self.handler.answered(&answered))));
+        let ends = records.iter().skip(1).map(Record::sent_before).chain([end]);
+        for (record, end) in records.iter().zip(ends) {
+            // One that has got no answer was refused without a word.
+            if record.status != 0 {
+                record.tell(&conn.info, now, (conn.sent, end), |answered| {
+                    drop(catch_unwind(AssertUnwindSafe(|| self.handler.answered(answered))));
+                });
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use hipflask_http::RequestHead;
 use hipflask_server::{
     Address, Answered, Bind, BodyError, BodySource, Config, ConnInfo, Deferred, Handler, Notice, Refusal,
-    Reply, Request, RouteHistory, Routed, Running, Server,
+    Reply, Request, RouteHistory, Routed, Running, Server, Times,
 };
 
 /// Something that threads wait for.
@@ -121,6 +121,22 @@ pub struct Route {
     later: Option<Later>,
 }
 
+/// What is told of an answer.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub request: String,
+    pub route: Option<String>,
+    pub status: u16,
+    pub sent: u64,
+    pub sent_body: u64,
+    pub received: u64,
+    pub complete: bool,
+    pub times: Times,
+    pub request_id: Option<String>,
+    pub trace_id: Option<String>,
+    pub fields: Vec<Option<String>>,
+}
+
 #[derive(Default)]
 pub struct App {
     routes: HashMap<Vec<u8>, Arc<Route>>,
@@ -129,6 +145,7 @@ pub struct App {
     pub refusals: Mutex<Vec<Refusal>>,
     pub notices: Mutex<Vec<Notice>>,
     pub answers: Mutex<Vec<(String, u16, u64)>>,
+    pub told: Mutex<Vec<Told>>,
     pub gone: Mutex<Vec<u64>>,
 }
 
@@ -139,7 +156,7 @@ impl App {
         inline: Option<bool>,
         run: impl Fn(&mut View<'_, '_>) + Send + Sync + 'static,
     ) -> App {
-        let history = Arc::new(RouteHistory::new(inline));
+        let history = Arc::new(RouteHistory::new(inline).named(path));
         let route = Route { history, max_body: None, run: Box::new(run), later: None };
         self.routes.insert(path.as_bytes().to_vec(), Arc::new(route));
         self
@@ -152,7 +169,7 @@ impl App {
         run: impl Fn(&mut View<'_, '_>) + Send + Sync + 'static,
         later: impl Fn(Request<Arc<Route>>, Deferred) + Send + Sync + 'static,
     ) -> App {
-        let history = Arc::new(RouteHistory::later());
+        let history = Arc::new(RouteHistory::later().named(path));
         let route = Route { history, max_body: None, run: Box::new(run), later: Some(Box::new(later)) };
         self.routes.insert(path.as_bytes().to_vec(), Arc::new(route));
         self
@@ -242,8 +259,23 @@ impl Handler for App {
     }
 
     fn answered(&self, answered: &Answered<'_>) {
-        let request = String::from_utf8_lossy(answered.request).into_owned();
-        self.answers.lock().unwrap().push((request, answered.status, answered.sent));
+        let request = [answered.method, b" ", answered.target].concat();
+        let request = String::from_utf8_lossy(&request).into_owned();
+        self.answers.lock().unwrap().push((request.clone(), answered.status, answered.sent));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        self.told.lock().unwrap().push(Told {
+            request,
+            route: answered.route.map(str::to_owned),
+            status: answered.status,
+            sent: answered.sent,
+            sent_body: answered.sent_body,
+            received: answered.received,
+            complete: answered.complete,
+            times: answered.times,
+            request_id: answered.request_id.map(str::to_owned),
+            trace_id: answered.trace_id.map(|trace| trace.to_string()),
+            fields: (0..2).map(|at| answered.field(at).map(text)).collect(),
+        });
     }
 
     fn notice(&self, notice: &Notice) {
