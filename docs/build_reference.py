@@ -52,6 +52,7 @@ MODULES = {
         "worker",
         "listening",
         "process",
+        "metrics",
         "settings",
         "setting_table",
         "setting_types",

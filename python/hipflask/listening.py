@@ -21,6 +21,8 @@ _INHERITED = "HIPFLASK_LISTENERS"
 # The first descriptor that systemd passes (sd_listen_fds(3)).
 _FIRST_OF_SYSTEMD = 3
 _NEW_PORTS = 32
+# Before the address of a socket at which the server tells about itself (`hipflask.metrics`).
+_ROLES = ("metrics", "control")
 
 
 class ListenError(Exception):
@@ -38,6 +40,9 @@ class Listener:
     def __init__(self, bind: str, listening: socket.socket) -> None:
         self.bind = bind
         self.socket = listening
+        role, _, _ = bind.partition(":")
+        #: What it is for, if not for the application's requests: ``metrics`` or ``control``.
+        self.role: str | None = role if role in _ROLES else None
         self._file = _file_of(listening)
 
     @property
@@ -60,7 +65,8 @@ class Listener:
 
     def remove(self) -> None:
         """Remove the file of a Unix socket, unless another server has put its own there."""
-        if self._file is None or self.bind.startswith(("fd:", "systemd:")):
+        given = self.bind.removeprefix(f"{self.role}:")
+        if self._file is None or given.startswith(("fd:", "systemd:")):
             return
         path, *file = self._file
         with contextlib.suppress(OSError):
@@ -85,7 +91,8 @@ def open_all(binds: Iterable[str], settings: Mapping[str, t.Any]) -> list[Listen
     """Open sockets, or take over those that were passed on.
 
     Args:
-        binds: ``host:port``, ``[v6]:port``, ``:port``, ``unix:path`` or ``fd:number``.
+        binds: ``host:port``, ``[v6]:port``, ``:port``, ``unix:path`` or ``fd:number``, behind ``metrics:`` or
+            ``control:`` if the server tells about itself there.
         settings: `backlog`, `socket_mode` and `socket_owner`.
 
     Returns:
@@ -94,11 +101,11 @@ def open_all(binds: Iterable[str], settings: Mapping[str, t.Any]) -> list[Listen
     Raises:
         ListenError: If one cannot be had.
     """
-    found = of_systemd()
-    if found:
-        return found
+    listeners = of_systemd()
+    if listeners:
+        # It activates the application's sockets; the server's own are opened as ever.
+        binds = [bind for bind in binds if bind.partition(":")[0] in _ROLES]
     kept = _passed_on()
-    listeners: list[Listener] = []
     for bind in binds:
         passed = [listener for listener in kept if listener.bind == bind]
         listeners += passed or _open(bind, settings)
@@ -186,6 +193,12 @@ def _adopt(bind: str, number: int) -> Listener:
 
 
 def _open(bind: str, settings: Mapping[str, t.Any]) -> list[Listener]:
+    role, _, rest = bind.partition(":")
+    if role in _ROLES:
+        if role == "control":
+            # Whoever can connect sees what is asked for.
+            settings = {**settings, "socket_mode": 0o600, "socket_owner": None}
+        return [Listener(bind, listener.socket) for listener in _open(rest, settings)]
     if bind.startswith("fd:"):
         number = bind[3:]
         if not number.isdecimal():

@@ -151,11 +151,20 @@ def _run_here(load: Callable[[], WSGIApplication], settings: Settings, about: st
             drop_privileges(settings["user"], settings["group"])
         except PrivilegeError as error:
             fail(str(error))
-        _serve(load(), listeners, settings, about, service, succession)
+        # Before the application is loaded: probes shall learn that it is not ready.
+        monitor = _monitor(settings, listeners)
+        _serve(load(), listeners, settings, about, service, succession, monitor)
     finally:
         for listener in listeners:
             listener.remove()
         pid_file.remove()
+
+
+def all_binds(settings: Settings) -> list[str]:
+    """Where to listen, for whatever purpose."""
+    from .metrics import binds
+
+    return [*settings.binds(), *settings.redirects(), *binds(settings)]
 
 
 def open_listeners(settings: Settings) -> list[Listener]:
@@ -174,7 +183,7 @@ def open_listeners(settings: Settings) -> list[Listener]:
     try:
         # Before anything else is done: files may be missing, and rights may be given up afterwards.
         settings.tls()
-        return open_all(settings.binds() + settings.redirects(), settings.values)
+        return open_all(all_binds(settings), settings.values)
     except (ListenError, PrivilegeError, SettingError) as error:
         fail(str(error), error)
 
@@ -207,11 +216,17 @@ def ready_line(listeners: list[Listener], settings: Settings, about: str) -> str
     if os.environ.get(_RELOADS_VARIABLE):
         return " * Ready again"
     redirects = settings.redirects()
-    served = [listener.address for listener in listeners if listener.bind not in redirects]
+    served = [
+        listener.address for listener in listeners if listener.bind not in redirects and not listener.role
+    ]
     if settings["cert"] is not None:
         served = [address.replace("http:", "https:", 1) for address in served]
     where = " and ".join(served)
-    return f" * Running on {where} ({about}{'; ' if about else ''}press CTRL+C to quit)"
+    line = f" * Running on {where} ({about}{'; ' if about else ''}press CTRL+C to quit)"
+    for listener in listeners:
+        if listener.role == "metrics":
+            line += f"\n * Metrics on {listener.address}"
+    return line
 
 
 def make_server(
@@ -227,9 +242,13 @@ def make_server(
         more["tls"] = tls
         more["redirects"] = [listener.number for listener in listeners if listener.bind in redirects]
         more["redirect_port"] = settings["redirect_port"]
+    if more.get("monitor") is not None:
+        from .metrics import path_of
+
+        more["metrics_path"] = path_of(app, settings)
     server = _core.Server(
         app,
-        [listener.number for listener in listeners if listener.bind not in redirects],
+        [listener.number for listener in listeners if listener.bind not in redirects and not listener.role],
         access_log=bool(settings["access_log"]),
         settings=settings.engine(),
         **more,
@@ -247,9 +266,12 @@ def _serve(
     about: str,
     service: Service | None = None,
     succession: Succession | None = None,
+    monitor: _core.Monitor | None = None,
 ) -> None:
     line = ready_line(listeners, settings, about)
-    server = make_server(app, listeners, settings)
+    if monitor is None:
+        monitor = _monitor(settings, listeners)
+    server = make_server(app, listeners, settings, monitor=monitor)
     # The reloader ends the process from the main thread: the engine's threads must be gone before Python is.
     import atexit
 
@@ -263,6 +285,16 @@ def _serve(
             succession.ready()
 
     _wait_and_stop(server, announce, settings["grace"], service)
+
+
+def _monitor(settings: Settings, listeners: list[Listener]) -> _core.Monitor | None:
+    """What tells about a server of one process, on a thread of its own."""
+    from .metrics import attend
+
+    monitor = attend(None, settings, listeners)
+    if monitor is not None:
+        monitor.start()
+    return monitor
 
 
 def begin_lifespan(app: object) -> None:
@@ -317,12 +349,20 @@ def _asgi_host(app: object) -> Host | None:
 
 def _with_lifespan(app: t.Any) -> Flask | None:
     """Return the Flask app inside of middleware, if it has functions to call when serving begins or ends."""
+    flask = flask_inside(app)
+    if flask is None:
+        return None
+    has_any = flask.before_serving_funcs or flask.while_serving_gens or flask.after_serving_funcs
+    return flask if has_any else None
+
+
+def flask_inside(app: t.Any) -> Flask | None:
+    """Return the Flask app inside of middleware, if there is one."""
     from .app import Flask
 
     for _ in range(_MIDDLEWARE_MOST):
         if isinstance(app, Flask):
-            has_any = app.before_serving_funcs or app.while_serving_gens or app.after_serving_funcs
-            return app if has_any else None
+            return app
         # Werkzeug's middleware keeps what it wraps under this name.
         app = getattr(app, "app", None)
     return None

@@ -451,6 +451,30 @@ SETTINGS: dict[str, list[Setting]] = {
             "closed",
         ),
     ],
+    "Observability": [
+        Setting(
+            "metrics_bind",
+            Kind(),
+            None,
+            "Tell metrics for Prometheus at this address, and whether the server is alive and ready:"
+            " '127.0.0.1:9100', 'unix:path'.",
+            reason="nothing is counted that nobody asks for",
+        ),
+        Setting(
+            "metrics_path",
+            Kind(),
+            None,
+            "Tell metrics at this path of the application's own address, unless it has a route for it.",
+            reason="clients would see them",
+        ),
+        Setting(
+            "control",
+            Path(),
+            None,
+            "A Unix socket for 'hipflask top', for the user that starts the server alone.",
+            reason="it shows what is asked for, and counting costs a little",
+        ),
+    ],
     "Behaviour": [
         _engine(
             "utf8_target",

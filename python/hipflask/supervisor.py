@@ -26,6 +26,7 @@ import time
 import typing as t
 
 from .listening import ListenError, change, pass_on
+from .metrics import attend
 from .process import (
     PidFile,
     PrivilegeError,
@@ -35,7 +36,7 @@ from .process import (
     drop_privileges,
     working_directory,
 )
-from .serving import fail, open_listeners, ready_line, server_logger
+from .serving import all_binds, fail, open_listeners, ready_line, server_logger
 from .setting_types import SettingError
 from .worker import Channel, end_signals, work
 
@@ -45,6 +46,7 @@ if t.TYPE_CHECKING:
 
     from _typeshed.wsgi import WSGIApplication
 
+    from . import _core
     from .settings import Settings
 
 # A worker that lived so long has not failed for what made the last one fail.
@@ -64,9 +66,10 @@ _HEARD = (*_STOP, signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU,
 class _Forked(BaseException):
     """Leaves the supervisor's functions in a process that is a worker from now on."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, slot: int) -> None:
         super().__init__()
         self.channel = channel
+        self.slot = slot
 
 
 class _Worker:
@@ -106,10 +109,10 @@ def run(load: Callable[[], WSGIApplication], settings: Settings, about: str = ""
     try:
         supervisor.run()
     except _Forked as forked:
-        channel = forked.channel
+        channel, slot = forked.channel, forked.slot
     else:
         return
-    supervisor.become(channel)
+    supervisor.become(channel, slot)
 
 
 class Supervisor:
@@ -144,6 +147,10 @@ class Supervisor:
         self.heir: socket.socket | None = None
         self.succeeded = False
         self.log = server_logger()
+        #: Counts what workers do, and tells it.
+        self.monitor: _core.Monitor | None = None
+        #: Slots that have had a worker.
+        self.begun: set[int] = set()
 
     # From start to end.
 
@@ -173,6 +180,7 @@ class Supervisor:
         signal.set_wakeup_fd(self.tell.fileno(), warn_on_full_buffer=False)
         for number in _HEARD:
             signal.signal(number, lambda *_: None)
+        self._attend()
         for slot in range(self.target):
             self._start(slot)
         while self.workers or self.pending or not self.stopping:
@@ -181,6 +189,13 @@ class Supervisor:
             self._reap()
             self._tick()
         self._end()
+
+    def _attend(self) -> None:
+        """Tell about the server where the settings say so."""
+        before = self.monitor
+        self.monitor = attend(before, self.settings, self.listeners, self.target)
+        if self.monitor is not None and before is None:
+            self.selector.register(self.monitor, selectors.EVENT_READ, self.monitor.turn)
 
     def _preload(self) -> None:
         """Load the application here: workers share its memory until they write to it."""
@@ -229,17 +244,22 @@ class Supervisor:
             end_signals()
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
             ours.close()
-            raise _Forked(Channel(theirs))
+            raise _Forked(Channel(theirs), slot)
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
         theirs.close()
         worker = _Worker(pid, slot, Channel(ours), self.settings["boot_timeout"])
         worker.replaces = replaces
         self.workers[pid] = worker
         self.pending.pop(slot, None)
+        if self.monitor is not None and slot in self.begun:
+            self.monitor.count_restart()
+        self.begun.add(slot)
         self.selector.register(worker.channel, selectors.EVENT_READ, lambda: self._hear(worker))
 
-    def become(self, channel: Channel) -> None:
+    def become(self, channel: Channel, slot: int) -> None:
         """Be a worker: close what is the supervisor's, then load and serve."""
+        if self.monitor is not None:
+            self.monitor.close()
         for worker in self.workers.values():
             worker.channel.close()
         for end in (self.told, self.tell, self.heir):
@@ -257,7 +277,7 @@ class Supervisor:
             importlib.invalidate_caches()
             return self.load()
 
-        work(channel, load, self.listeners, self.settings)
+        work(channel, load, self.listeners, self.settings, monitor=self.monitor, slot=slot)
 
     def _start_later(self, slot: int) -> float:
         """Plan a worker for a slot; each time in a row that it fails doubles the pause. Returns the pause."""
@@ -314,6 +334,8 @@ class Supervisor:
                     self.selector.unregister(worker.channel)
                 worker.channel.close()
                 del self.workers[pid]
+                if self.monitor is not None:
+                    self.monitor.forget(pid)
                 self._ended(worker, os.waitstatus_to_exitcode(status))
         if self.successor is not None and self.successor.poll() is not None and not self.succeeded:
             self._no_successor()
@@ -474,6 +496,11 @@ class Supervisor:
         """
         if not self.stopping:
             self.stopping = True
+            if self.monitor is not None:
+                self.monitor.set_draining(True)
+                if hand_over:
+                    # The other program answers there.
+                    self.monitor.listen([])
             self.pending.clear()
             self.replacing.clear()
             self.service.stopping()
@@ -517,14 +544,13 @@ class Supervisor:
                 os.chdir(self.directory)
             settings = self.settings.again()
             settings.tls()
-            self.listeners, unwanted = change(
-                self.listeners, settings.binds() + settings.redirects(), settings.values
-            )
+            self.listeners, unwanted = change(self.listeners, all_binds(settings), settings.values)
         except (ListenError, SettingError, PrivilegeError) as error:
             self.log.error("the settings stay as they were: %s", error)
             self.service.ready("Serving; the last reload failed")
             return
         self.settings = settings
+        self._attend()
         self.log.info("settings are read again, and workers replaced")
         for worker in [worker for worker in self.workers.values() if not worker.serves and not worker.stops]:
             # It may have the old settings, or half of the old code.

@@ -100,6 +100,7 @@ def work(
     load: Callable[[], WSGIApplication],
     listeners: list[Listener],
     settings: Settings,
+    **more: t.Any,
 ) -> None:
     """Serve until told to end.
 
@@ -108,6 +109,7 @@ def work(
         load: Imports what is served.
         listeners: The sockets, shared with the other workers.
         settings: Those in force.
+        more: For the server: where to count.
 
     Raises:
         SystemExit: If the application cannot be loaded.
@@ -125,7 +127,13 @@ def work(
         if most is not None:
             most += random.randint(0, settings["max_requests_jitter"])
         server = make_server(
-            app, listeners, settings, shared=True, tell=lambda what: tell.send(_EVENTS[what]), most=most
+            app,
+            listeners,
+            settings,
+            shared=True,
+            tell=lambda what: tell.send(_EVENTS[what]),
+            most=most,
+            **more,
         )
     except BaseException as error:
         channel.send(failed=describe(error))

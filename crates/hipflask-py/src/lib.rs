@@ -18,6 +18,7 @@ mod headers;
 mod json;
 mod later;
 mod local;
+mod monitor;
 mod multidict;
 mod plan;
 mod request;
@@ -63,6 +64,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     json::register(module)?;
     later::register(module)?;
     local::register(module)?;
+    monitor::register(module)?;
     multidict::register(module)?;
     plan::register(module)?;
     request::register(module)?;

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use hipflask_http::RequestHead;
 use hipflask_server as server;
-use hipflask_server::{Answered, ConnInfo, Deferred, Handler, Notice, Refusal, Reply, Request, Routed};
+use hipflask_server::{
+    Answered, Board, ConnInfo, Deferred, Handler, Notice, Refusal, Reply, Request, Routed,
+};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
@@ -24,6 +26,7 @@ use crate::dispatch::{Dispatcher, Ticket};
 use crate::environ::MULTIPROCESS;
 use crate::later::{LaterLine, Line};
 use crate::locked;
+use crate::monitor::{self, PyMonitor};
 use crate::settings;
 use crate::tls::PyTls;
 use crate::websocket::Threads;
@@ -72,6 +75,8 @@ struct Application {
     line: Arc<Line>,
     websockets: Arc<Threads>,
     access_log: Option<Mutex<AccessLog>>,
+    /// The path at which metrics are told, and what knows them.
+    metrics: Option<(String, Arc<Board>)>,
     /// Called when something happens that the process waits for.
     tell: Option<Py<PyAny>>,
 }
@@ -109,6 +114,12 @@ impl Handler for Application {
     }
 
     fn route(&self, head: &RequestHead, _conn: &ConnInfo) -> Routed<Ticket> {
+        if let Some((path, board)) = &self.metrics
+            && head.raw_path() == path.as_bytes()
+            && matches!(head.method(), b"GET" | b"HEAD")
+        {
+            return monitor::page(board, head);
+        }
         self.dispatcher.route(head)
     }
 
@@ -290,9 +301,12 @@ impl PyServer {
     ///     tls: What is needed to speak TLS on all of ``binds``.
     ///     redirects: Where to listen only to send clients to the first of ``binds``.
     ///     redirect_port: The port to send them to, if it is another one for them.
+    ///     monitor: Where to count what happens.
+    ///     slot: In whose place there.
+    ///     metrics_path: The path at which the counts are told, in the place of the app.
     #[new]
     #[pyo3(signature = (app, binds, *, threads=None, access_log=false, settings=None, shared=false, tell=None, most=None,
-        tls=None, redirects=None, redirect_port=None))]
+        tls=None, redirects=None, redirect_port=None, monitor=None, slot=0, metrics_path=None))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords to Python")]
     fn new(
         app: &Bound<'_, PyAny>,
@@ -306,13 +320,17 @@ impl PyServer {
         tls: Option<&Bound<'_, PyTls>>,
         redirects: Option<Vec<String>>,
         redirect_port: Option<u16>,
+        monitor: Option<&Bound<'_, PyMonitor>>,
+        slot: usize,
+        metrics_path: Option<String>,
     ) -> PyResult<Self> {
         let mut config = server::Config {
             binds: parse_binds(binds)?,
             redirect_binds: parse_binds(redirects.unwrap_or_default())?,
             redirect_port,
             tls: tls.map(|tls| Arc::clone(&tls.get().tls)),
-            tell_answers: access_log,
+            tell_answers: access_log || monitor.is_some(),
+            stats: monitor.map(|monitor| monitor.get().stats(slot)),
             shared,
             tell_after: most,
             ..server::Config::default()
@@ -335,6 +353,7 @@ impl PyServer {
                 line,
                 websockets: Threads::of(app)?,
                 access_log,
+                metrics: metrics_path.zip(monitor.map(|monitor| monitor.get().board())),
                 tell,
             }),
             bound: Mutex::new(Some(bound)),

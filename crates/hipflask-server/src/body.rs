@@ -332,6 +332,7 @@ impl Intake {
             match self.socket.recv(&mut self.raw, PIECE) {
                 Ok(0) => return Err(BodyError::Truncated),
                 Ok(count) => {
+                    crate::metrics::note_received(count);
                     self.pace.progress(Instant::now(), count);
                     return Ok(true);
                 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hipflask_http::Limits;
 
+use crate::metrics::Stats;
 use crate::request_id::RequestId;
 use crate::tls::Tls;
 
@@ -124,6 +125,8 @@ pub struct Config {
     /// Give each request a name. It becomes a field of the request and, unless the application writes one, of the
     /// response.
     pub request_id: Option<RequestId>,
+    /// Where to count what happens. Wants [`Config::tell_answers`].
+    pub stats: Option<Arc<Stats>>,
     /// After so many requests [`Notice::Served`](crate::Notice::Served) is told, once.
     pub tell_after: Option<u64>,
     /// The `Server` field of responses; `None` for none.
@@ -158,6 +161,7 @@ impl Default for Config {
             tell_fields: Vec::new(),
             server_timing: false,
             request_id: None,
+            stats: None,
             tell_after: None,
             server_name: Some("hipflask".to_owned()),
         }

@@ -17,6 +17,7 @@ use crate::body::{BodySource, Lender, Pace};
 use crate::exchange::ConnInfo;
 use crate::history::RouteHistory;
 use crate::http2::Http2;
+use crate::metrics::{note_received, note_sent};
 use crate::outflow::Outflow;
 use crate::outlet::Slice;
 use crate::record::Record;
@@ -306,6 +307,7 @@ impl<T> Conn<T> {
                     Filled::End
                 }
                 Ok(count) => {
+                    note_received(count);
                     self.starved = false;
                     // A short read has emptied the socket (epoll(7)); what comes later is a new event. The end of the
                     // stream may have come with these bytes, and is no new event.
@@ -398,6 +400,7 @@ impl<T> Conn<T> {
     }
 
     fn poured(&mut self, count: usize) {
+        note_sent(count);
         self.sent += count as u64;
         let now = Instant::now();
         if let Some(pace) = &mut self.writing {
@@ -409,6 +412,7 @@ impl<T> Conn<T> {
     }
 
     fn wrote(&mut self, count: usize, from_buffer: bool) {
+        note_sent(count);
         self.sent += count as u64;
         if from_buffer {
             self.out_at += count;

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::conn::Conn;
 use crate::exchange::Notice;
 use crate::handler::Handler;
+use crate::metrics::{Counter, Gauge, State, Stats};
 use crate::pool::{Done, Job, Pool, StreamJob};
 use crate::reactor::Reactor;
 use crate::reply::{Reply, Standing};
@@ -82,6 +83,8 @@ pub(crate) struct Here<H: Handler> {
     /// The last time that was read.
     clock: Instant,
     standing: Standing,
+    /// Its number among the engine's threads.
+    number: usize,
 }
 
 type Link<H> = Box<Conn<<H as Handler>::Ticket>>;
@@ -97,7 +100,7 @@ impl<H: Handler> Engine<H> {
         let (seat, lead) = Seat::new(reactor);
         let engine = Arc::new(Engine {
             handler,
-            pool: Pool::new(config.threads, config.queue),
+            pool: Pool::new(config.threads, config.queue, config.stats.clone()),
             grace: Mutex::new(config.grace),
             head_limits: Limits { body: u64::MAX, ..config.limits.clone() },
             config,
@@ -115,6 +118,10 @@ impl<H: Handler> Engine<H> {
             names: AtomicUsize::new(0),
             standing: Mutex::new(None),
         });
+        if let Some(stats) = engine.stats() {
+            stats.set(Gauge::ThreadsMost, engine.config.threads);
+            stats.set(Gauge::QueueMost, engine.config.queue);
+        }
         engine.pool.lead(lead);
         let watching = Arc::clone(&engine);
         let watchdog =
@@ -125,12 +132,19 @@ impl<H: Handler> Engine<H> {
             engine.pool.admit();
             engine.spawn();
         }
+        if let Some(stats) = engine.stats() {
+            stats.set_state(State::Ready);
+        }
         Ok(engine)
     }
 
     pub(crate) fn stop(&self, grace: Option<Duration>) {
         if let Some(grace) = grace {
             *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
+        }
+        if let Some(stats) = self.stats() {
+            // Before anything else: who sends requests shall send them elsewhere from now on.
+            stats.set_state(State::Stopping);
         }
         self.stops.fetch_add(1, Ordering::SeqCst);
         self.waker.ring();
@@ -160,8 +174,9 @@ impl<H: Handler> Engine<H> {
     /// Starts a thread that the pool has counted already.
     fn spawn(self: &Arc<Self>) {
         let engine = Arc::clone(self);
-        let name = format!("hipflask-worker-{}", self.names.fetch_add(1, Ordering::Relaxed));
-        let started = thread::Builder::new().name(name).stack_size(STACK).spawn(move || engine.serve());
+        let number = self.names.fetch_add(1, Ordering::Relaxed);
+        let name = format!("hipflask-worker-{number}");
+        let started = thread::Builder::new().name(name).stack_size(STACK).spawn(move || engine.serve(number));
         if let Err(error) = started {
             // The threads that live will do it.
             self.pool.leave();
@@ -170,12 +185,13 @@ impl<H: Handler> Engine<H> {
     }
 
     /// The life of a serving thread.
-    fn serve(self: Arc<Self>) {
+    fn serve(self: Arc<Self>, number: usize) {
         let mut here: Here<H> = Here {
             thread: self.handler.start_thread(),
             attached: None,
             clock: Instant::now(),
             standing: Standing::new(&self.config),
+            number,
         };
         let mut done = Done::Nothing;
         loop {
@@ -224,7 +240,17 @@ impl<H: Handler> Engine<H> {
         self.pool.leave();
     }
 
+    /// Where to count, if anybody wants to know.
+    fn stats(&self) -> Option<&Arc<Stats>> {
+        self.config.stats.as_ref()
+    }
+
     fn notice(&self, notice: &Notice) {
+        match (notice, self.stats()) {
+            (Notice::Retaken, Some(stats)) => stats.count(Counter::Retaken),
+            (Notice::AcceptPaused(_), Some(stats)) => stats.count(Counter::AcceptPauses),
+            _ => {}
+        }
         drop(catch_unwind(AssertUnwindSafe(|| self.handler.notice(notice))));
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::body::{BodySource, Lender};
 use crate::engine::Pump;
+use crate::metrics::{Counter, Gauge, Running, Stats};
 use crate::outlet::{Outlet, Shared, Slice, Stage, Upgraded};
 use crate::waker::Waker;
 
@@ -28,6 +29,8 @@ pub(crate) struct Outflow {
     /// When bytes went out last.
     last: Instant,
     complete: bool,
+    /// Counts it as open.
+    running: Option<Running>,
 }
 
 struct Upgrade {
@@ -64,7 +67,15 @@ impl Outflow {
             heartbeat: None,
             last: Instant::now(),
             complete: false,
+            running: None,
         }
+    }
+
+    /// Has it counted for as long as it is open.
+    pub(crate) fn count(&mut self, stats: &Arc<Stats>) {
+        stats.count(Counter::Outlets);
+        let what = if self.is_upgraded() { Gauge::WebSockets } else { Gauge::Streams };
+        self.running = Some(stats.open(what));
     }
 
     /// Has a source make the pieces.

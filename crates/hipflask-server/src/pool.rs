@@ -14,6 +14,7 @@ use crate::body::{Body, Lender};
 use crate::conn::Conn;
 use crate::engine::Pump;
 use crate::history::RouteHistory;
+use crate::metrics::{Gauge, Stats};
 use crate::reactor::Reactor;
 use crate::task::Work;
 use crate::word::Lead;
@@ -80,10 +81,12 @@ pub(crate) struct Pool<T> {
     /// Streams that are asked at the same time, at most.
     most_streams: usize,
     longest: usize,
+    /// Where to count.
+    stats: Option<Arc<Stats>>,
 }
 
 impl<T> Pool<T> {
-    pub(crate) fn new(threads: usize, queue: usize) -> Pool<T> {
+    pub(crate) fn new(threads: usize, queue: usize, stats: Option<Arc<Stats>>) -> Pool<T> {
         let most = threads.max(1);
         let reserve = (most / 4).max(1);
         Pool {
@@ -105,11 +108,20 @@ impl<T> Pool<T> {
             most,
             most_streams: most.saturating_sub(reserve).max(1),
             longest: queue.max(1),
+            stats,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues<T>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets those who ask know how many there are.
+    fn show(&self, queues: &Queues<T>) {
+        if let Some(stats) = &self.stats {
+            stats.set(Gauge::Threads, queues.threads);
+            stats.set(Gauge::Queue, queues.probation.len() + queues.calls.len());
+        }
     }
 
     /// Whether a further call must be refused.
@@ -165,6 +177,7 @@ impl<T> Pool<T> {
         }
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let thread = self.wants_thread(&mut queues);
+        self.show(&queues);
         drop(queues);
         self.changed.notify_one();
         thread
@@ -201,12 +214,17 @@ impl<T> Pool<T> {
 
     /// Counts a thread in that is about to start.
     pub(crate) fn admit(&self) {
-        self.lock().threads += 1;
+        let mut queues = self.lock();
+        queues.threads += 1;
+        self.show(&queues);
     }
 
     /// Counts a thread out.
     pub(crate) fn leave(&self) {
-        self.lock().threads -= 1;
+        let mut queues = self.lock();
+        queues.threads -= 1;
+        self.show(&queues);
+        drop(queues);
         self.left.notify_all();
     }
 
@@ -259,6 +277,7 @@ impl<T> Pool<T> {
                 let call = queues.probation.pop_front().or_else(|| queues.calls.pop_front());
                 if let Some(call) = call {
                     queues.running += 1;
+                    self.show(&queues);
                     let left = self.waiting.fetch_sub(1, Ordering::SeqCst) - 1;
                     let tell = left <= self.longest / 2 && self.wants_room.swap(false, Ordering::SeqCst);
                     let job = match call {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, Timeouts};
 use crate::conn::{Conn, Phase, READ};
 use crate::exchange::{Address, ConnInfo};
+use crate::metrics::{Counter, Gauge, Stats};
 use crate::sys::{self, Bell, Event, Interest, Poller};
 use crate::task::Work;
 use crate::timer::{Timer, Wheel};
@@ -135,6 +136,7 @@ pub(crate) struct Reactor<T> {
     /// What came of changed certificates.
     pub(crate) reloaded: Option<Result<(), TlsError>>,
     timeouts: Timeouts,
+    stats: Option<Arc<Stats>>,
     pub(crate) stopping: Stopping,
 }
 
@@ -179,6 +181,7 @@ impl<T> Reactor<T> {
             tls: config.tls.clone(),
             reloaded: None,
             timeouts: config.timeouts.clone(),
+            stats: config.stats.clone(),
             stopping: Stopping::No,
         })
     }
@@ -354,9 +357,23 @@ impl<T> Reactor<T> {
                 stream.name(token);
                 self.streams += 1;
             }
-            None => self.open += 1,
+            None => {
+                self.open += 1;
+                if let Some(stats) = &self.stats {
+                    stats.count(Counter::Accepted);
+                }
+            }
         }
+        self.show();
         Ok(conn)
+    }
+
+    /// Lets those who ask know how many connections there are.
+    fn show(&self) {
+        if let Some(stats) = &self.stats {
+            stats.set(Gauge::Connections, self.open);
+            stats.set(Gauge::Http2Streams, self.streams);
+        }
     }
 
     fn pause(&mut self, pause: Pause) {
@@ -547,6 +564,7 @@ impl<T> Reactor<T> {
                 Some(_) => self.streams -= 1,
                 None => self.open -= 1,
             }
+            self.show();
         }
         drop(conn);
         if self.pause != Pause::No && self.open < self.most {

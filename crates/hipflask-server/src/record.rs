@@ -9,6 +9,7 @@ use hipflask_http::{RequestHead, TraceId, TraceParent, Version};
 use crate::config::Config;
 use crate::exchange::{Answered, ConnInfo, Times};
 use crate::history::RouteHistory;
+use crate::metrics::{Gauge, Running};
 
 /// In the place of a field's length: the request has no such field.
 const ABSENT: u32 = u32::MAX;
@@ -39,6 +40,8 @@ pub(crate) struct Record {
     called: Option<Instant>,
     /// The response was made.
     made: Option<Instant>,
+    /// Counts the request as running until it is told of, or lost.
+    _running: Option<Running>,
 }
 
 impl Record {
@@ -47,6 +50,7 @@ impl Record {
         let mut record = Record::unread(now, sent_before);
         let (method, target, id) = (head.method(), head.target(), head.id().unwrap_or_default());
         record.version = Some(head.version());
+        record._running = config.stats.as_ref().map(|stats| stats.open(Gauge::InFlight));
         record.id = id.len() as u32;
         if config.tell_answers {
             (record.method, record.target) = (method.len() as u32, target.len() as u32);
@@ -83,6 +87,7 @@ impl Record {
             begun: None,
             called: None,
             made: None,
+            _running: None,
         }
     }
 

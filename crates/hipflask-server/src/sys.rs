@@ -14,6 +14,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 #[cfg(not(target_os = "linux"))]
@@ -88,6 +89,11 @@ impl Poller {
         // SAFETY: takes no pointers.
         let epoll = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         Ok(Poller { epoll, room: vec![libc::epoll_event { events: 0, u64: 0 }; batch] })
+    }
+
+    /// Can be read when something is ready.
+    pub(crate) fn as_raw_fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
     }
 
     fn control(&self, operation: libc::c_int, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
@@ -508,3 +514,54 @@ pub(crate) fn is_exhausted(error: &io::Error) -> bool {
 pub(crate) fn lacks_openat2(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
 }
+
+/// Bytes of a page of memory.
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: takes no pointers.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// Words that this process shares with those that are forked from it; zero at first. Pages take memory when they are
+/// first written to.
+#[derive(Debug)]
+pub(crate) struct SharedWords {
+    start: ptr::NonNull<AtomicU64>,
+    count: usize,
+}
+
+impl SharedWords {
+    pub(crate) fn new(count: usize) -> io::Result<SharedWords> {
+        let bytes = count.saturating_mul(mem::size_of::<AtomicU64>());
+        let (protection, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        );
+        // SAFETY: a new mapping, at a place that the kernel chooses; no descriptor is read.
+        let start = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        match ptr::NonNull::new(start.cast()) {
+            Some(start) => Ok(SharedWords { start, count }),
+            None => Err(io::Error::from(io::ErrorKind::OutOfMemory)),
+        }
+    }
+
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping has `count` words, aligned to a page, zeroed by the kernel and there until this is dropped;
+        // everybody, in other processes too, reads and writes them as atomics.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, which nobody can refer to any more in this process.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.count * mem::size_of::<AtomicU64>()) };
+    }
+}
+
+// SAFETY: it only lends atomics, which any thread may use.
+unsafe impl Send for SharedWords {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWords {}

@@ -7,6 +7,7 @@ use hipflask_http::RequestHead;
 use crate::conn::{Conn, Filled};
 use crate::exchange::ConnInfo;
 use crate::handler::Handler;
+use crate::metrics::Counter;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::reply::{asked, asked_unknown};
 use crate::tls::Greeting;
@@ -44,6 +45,9 @@ impl<H: Handler> Engine<H> {
                 Flow::Next(lead)
             }
             Greeting::Done(tls) => {
+                if let Some(stats) = self.stats() {
+                    stats.count(Counter::Handshakes);
+                }
                 conn.greeting = false;
                 conn.began = None;
                 let http2 = tls.as_ref().is_some_and(|tls| tls.http2);
@@ -66,6 +70,9 @@ impl<H: Handler> Engine<H> {
                 Flow::On(lead, conn)
             }
             Greeting::Failed(why) => {
+                if let Some(stats) = self.stats() {
+                    stats.count(Counter::HandshakeFailures);
+                }
                 self.refused_silently(&conn, RefusalKind::TlsFailed, why);
                 // The alert that tells the client why has gone out, or never will.
                 lead.close(conn);

@@ -16,6 +16,7 @@ use crate::conn::{BATCH, Conn, Filled, Pending, Phase, Pushed, READ, Reserved};
 use crate::exchange::Notice;
 use crate::handler::{Handler, Routed};
 use crate::history::{Lane, RouteHistory};
+use crate::metrics::Counter;
 use crate::pool::{Call, StreamJob};
 use crate::reactor::{Accepted, BELL, Reactor, Stopping};
 use crate::record::Record;
@@ -115,6 +116,9 @@ impl<H: Handler> Engine<H> {
         }
         here.detach(&*self.handler);
         self.handler.deferred();
+        if let Some(stats) = self.stats() {
+            stats.take_traffic();
+        }
         // One that has become idle since the last call is closed before the leader waits again, and the last one that
         // was closed ends it all.
         let finishing = match lead.stopping {
@@ -407,6 +411,9 @@ impl<H: Handler> Engine<H> {
         conn.used = true;
         conn.began = None;
         lead.served += 1;
+        if let Some(stats) = self.stats() {
+            stats.count(Counter::Requests);
+        }
         if self.config.tell_after == Some(lead.served) {
             self.notice(&Notice::Served);
         }

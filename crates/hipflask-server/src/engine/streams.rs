@@ -12,6 +12,7 @@ use crate::body::Pace;
 use crate::conn::{Conn, Phase};
 use crate::handler::Handler;
 use crate::http2::{Found, Http2, Kind, PREFACE, Pipe};
+use crate::metrics::Counter;
 use crate::reactor::Stopping;
 use crate::refusal::RefusalKind;
 use crate::reply::asked_unknown;
@@ -41,6 +42,9 @@ impl<H: Handler> Engine<H> {
         conn.at = 0;
         conn.used = true;
         conn.began = None;
+        if let Some(stats) = self.stats() {
+            stats.count(Counter::Http2);
+        }
         let http2 = Http2::new(&conn.socket, first, &self.waker, conn.token, &self.config);
         conn.phase = Phase::Http2(Box::new(http2));
     }

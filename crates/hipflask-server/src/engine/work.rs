@@ -63,6 +63,9 @@ impl<H: Handler> Engine<H> {
                 Pushed::Broken => conn.broken = true,
             }
         }
+        if let Some(stats) = self.stats() {
+            stats.take_traffic();
+        }
         self.give_back(conn);
     }
 
@@ -79,6 +82,9 @@ impl<H: Handler> Engine<H> {
         let exchange = asked(&head, !self.is_stopping());
         let begin = conn.out.len();
         let request = Request { head, body, ticket, conn: Arc::clone(&conn.info) };
+        if let Some(stats) = self.stats() {
+            stats.enter(here.number, request.head.method(), request.head.raw_path());
+        }
         if here.attached.is_none()
             && let Some(record) = conn.records.last_mut()
         {
@@ -96,6 +102,9 @@ impl<H: Handler> Engine<H> {
             reply.finish()
         }));
         here.clock = Instant::now();
+        if let Some(stats) = self.stats() {
+            stats.leave(here.number);
+        }
         match result {
             Ok(answer) => self.apply(conn, answer, begin),
             Err(panic) => {
@@ -146,7 +155,10 @@ impl<H: Handler> Engine<H> {
                 conn.phase =
                     Phase::Stream(Box::new(Streaming { source, encoder, begin: Some(begin), lender: None }));
             }
-            Payload::Outlet(flow) => {
+            Payload::Outlet(mut flow) => {
+                if let Some(stats) = self.stats() {
+                    flow.count(stats);
+                }
                 flow.connect(&self.waker, conn.token);
                 conn.phase = Phase::Outlet(flow);
             }
@@ -337,6 +349,9 @@ impl<H: Handler> Engine<H> {
     }
 
     pub(super) fn tell_refused(&self, conn: &Conn<H::Ticket>, refusal: Refusal) {
+        if let Some(stats) = self.stats() {
+            stats.refused(refusal.kind.word(), refusal.status);
+        }
         drop(catch_unwind(AssertUnwindSafe(|| self.handler.refused(&refusal, &conn.info))));
     }
 
@@ -372,6 +387,9 @@ impl<H: Handler> Engine<H> {
             // One that has got no answer was refused without a word.
             if record.status != 0 {
                 record.tell(&conn.info, now, (conn.sent, end), |answered| {
+                    if let Some(stats) = self.stats() {
+                        stats.answered(answered);
+                    }
                     drop(catch_unwind(AssertUnwindSafe(|| self.handler.answered(answered))));
                 });
             }
