@@ -61,6 +61,8 @@ struct Flags {
     readable: AtomicBool,
     ending: AtomicBool,
     blocked: AtomicBool,
+    /// The client has sent something.
+    begun: AtomicBool,
     /// What may still be read in this turn.
     left: AtomicUsize,
 }
@@ -202,7 +204,9 @@ impl Http2 {
                     Poll::Ready(Ok(connection)) => self.state = State::Open(connection),
                     Poll::Ready(Err(_)) => {
                         self.state = State::Over;
-                        return Found::Over(Some("the client does not begin as HTTP/2 does"));
+                        // Browsers open connections ahead that they then do not use.
+                        let begun = self.flags.begun.load(Ordering::Relaxed);
+                        return Found::Over(begun.then_some("the client does not begin as HTTP/2 does"));
                     }
                 },
                 State::Open(connection) => match connection.poll_accept(&mut context) {
@@ -319,7 +323,8 @@ impl AsyncRead for Io {
 impl Io {
     /// The first frame is SETTINGS, or this is not HTTP/2 (RFC 9113 §3.4), which `h2` does not look at.
     fn check(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.given <= FIRST_KIND {
+        if self.given <= FIRST_KIND && !bytes.is_empty() {
+            self.flags.begun.store(true, Ordering::Relaxed);
             if bytes.get(FIRST_KIND - self.given).is_some_and(|&kind| kind != SETTINGS) {
                 return Err(io::ErrorKind::InvalidData.into());
             }

@@ -2,10 +2,11 @@
 //! them in good order.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use h2::{Reason, RecvStream};
 use hipflask_http::http2::Parts;
-use hipflask_http::{Framing, RequestHead};
+use hipflask_http::{Error, Framing, RequestHead};
 use http::Request;
 
 use crate::body::Pace;
@@ -20,6 +21,16 @@ use crate::transport::Transport;
 
 use super::leader::Flow;
 use super::{Engine, Helm, Here, Link};
+
+/// Whether a request breaks the rules of HTTP/2 itself, so that its stream is in error (RFC 9113 §8.1.1). What the rules
+/// of HTTP forbid is answered, so that whoever has made it learns why.
+fn is_malformed(error: Error, parts: &http::request::Parts) -> bool {
+    match error {
+        Error::BadName | Error::Control | Error::Folded | Error::TwoHosts => true,
+        Error::Connect => parts.uri.authority().is_none(),
+        _ => false,
+    }
+}
 
 impl<H: Handler> Engine<H> {
     /// Whether a connection begins as HTTP/2 does; `None` if that cannot be told yet.
@@ -114,7 +125,7 @@ impl<H: Handler> Engine<H> {
         below: &Conn<H::Ticket>,
         http2: &Http2,
         request: Request<RecvStream>,
-        respond: h2::server::SendResponse<bytes::Bytes>,
+        mut respond: h2::server::SendResponse<bytes::Bytes>,
         here: &Here<H>,
     ) {
         let (parts, body) = request.into_parts();
@@ -131,6 +142,13 @@ impl<H: Handler> Engine<H> {
             parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
             &self.head_limits,
         );
+        if let Err(error) = &made
+            && is_malformed(*error, &parts)
+        {
+            http2.counts().resets.fetch_add(1, Ordering::Relaxed);
+            self.refused_silently(below, error.reason());
+            return respond.send_reset(Reason::PROTOCOL_ERROR);
+        }
         let chunked = made.as_ref().is_ok_and(|head| head.framing() == Framing::Chunked);
         let kind = match parts.method {
             http::Method::HEAD => Kind::Head,
