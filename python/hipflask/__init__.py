@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .helpers import get_template_attribute as get_template_attribute
     from .helpers import make_response as make_response
     from .helpers import redirect as redirect
+    from .helpers import send_early_hints as send_early_hints
     from .helpers import send_file as send_file
     from .helpers import send_from_directory as send_from_directory
     from .helpers import stream_request_body as stream_request_body
@@ -72,8 +73,8 @@ _EXPORTS = {
         "ctx": "after_response after_this_request copy_current_request_context has_app_context"
         " has_request_context",
         "globals": "current_app g request session",
-        "helpers": "abort flash get_flashed_messages get_template_attribute make_response redirect send_file"
-        " send_from_directory stream_request_body stream_with_context url_for",
+        "helpers": "abort flash get_flashed_messages get_template_attribute make_response redirect"
+        " send_early_hints send_file send_from_directory stream_request_body stream_with_context url_for",
         "json": "jsonify",
         "signals": "appcontext_popped appcontext_pushed appcontext_tearing_down before_render_template"
         " got_request_exception message_flashed request_finished request_started request_tearing_down"

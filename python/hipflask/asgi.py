@@ -5,8 +5,8 @@ connections, so that no thread waits for a client. Does not make a Flask app an 
 `hipflask.asgi_app` does.
 
 Implements: ASGI 3.0: HTTP and WebSocket specification 2.3, lifespan 2.0, the extensions
-`http.response.pathsend` and `websocket.http.response`. As since 2.4, `send` raises `OSError` when the client
-has gone, so that nobody goes on sending for ever.
+`http.response.pathsend`, `http.response.early_hint` and `websocket.http.response`. As since 2.4, `send`
+raises `OSError` when the client has gone, so that nobody goes on sending for ever.
 """
 
 from __future__ import annotations
@@ -276,6 +276,8 @@ class _Http:
         try:
             scope = self._host.scope(self._exchange)
             scope["extensions"] = {"http.response.pathsend": {}}
+            if self._exchange.informs:
+                scope["extensions"]["http.response.early_hint"] = {}
             await self._host.app(scope, self.receive, self.send)
         except BaseException as error:
             if not (response.gone and _is_of_client(error)) and self._fault is None:
@@ -328,6 +330,10 @@ class _Http:
             await self._response.body(message)
         elif kind == "http.response.pathsend":
             self._response.file(message)
+        elif kind == "http.response.early_hint":
+            if self._response.started:
+                raise RuntimeError("Early hints are sent before the response.")
+            self._exchange.hint(message["links"])
         else:
             raise ValueError(f"A message of type {kind!r} is not expected here.")
 

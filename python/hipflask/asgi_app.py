@@ -71,6 +71,8 @@ class AsgiApp:
         body = _Body(loop, receive)
         response = _Response(loop, send, scope["method"] == "HEAD")
         environ = environ_of(scope, io.BufferedReader(body))
+        if "http.response.early_hint" in (scope.get("extensions") or ()):
+            environ["wsgi.early_hints"] = response.hint
         async with self._room[1]:
             try:
                 await Visit(loop).call(self._run, environ, response)
@@ -216,6 +218,15 @@ class _Response:
         self._is_whole = self._is_head or (length.isdigit() and int(length) <= _WHOLE_MOST)
         self._head = {"type": "http.response.start", "status": int(status[:3]), "headers": fields}
         return self.give
+
+    def hint(self, headers: list[tuple[str, str]]) -> bool:
+        """Send 103 (Early Hints), of which ASGI knows links only; in the thread or on the loop."""
+        if self._head is not None:
+            raise RuntimeError("early hints are sent before the response")
+        links = [value.encode("latin1") for name, value in headers if name.lower() == "link"]
+        sending = self._send({"type": "http.response.early_hint", "links": links})
+        asyncio.run_coroutine_threadsafe(_awaited(sending), self._loop)
+        return True
 
     def give(self, piece: bytes) -> None:
         """Send a piece of the body, waiting as long as the server lets us; in the thread."""

@@ -17,7 +17,7 @@ from .globals import _cv_app, _cv_request, current_app, request, request_ctx, se
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
     from datetime import datetime
     from typing import IO, Any, AnyStr, Literal, NoReturn, TypeVar, overload
 
@@ -98,6 +98,35 @@ def stream_with_context(generator_or_function: Any) -> Any:
 
         return with_contexts(pieces, _cv_app.get(), req_ctx)
     return _kept(pieces, _cv_app.get(), req_ctx)
+
+
+def send_early_hints(*links: str, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> bool:
+    """Tell the client, before the response is made, what it will need for it: 103 (Early Hints).
+
+    A browser fetches the style sheets and scripts that are named while the view is still at work. Call it as
+    early as possible, in a hook or a view, sync or async; several times if more becomes known. Only clients
+    of HTTP/2 get them, unless the server's setting `early_hints` says otherwise.
+
+    Args:
+        links: Values of `Link` fields, such as `"</style.css>; rel=preload; as=style"`.
+        headers: Further fields.
+
+    Returns:
+        Whether they are on their way. They are not if the client is not to get any, or if the server is
+        another one that knows neither `wsgi.early_hints` nor ASGI's `http.response.early_hint`.
+
+    Raises:
+        RuntimeError: Outside of a request, or if the response has begun.
+        ValueError: If a value cannot be sent, for example with a line end.
+
+    Implements: RFC 8297.
+    """
+    send = request.environ.get("wsgi.early_hints")
+    if send is None:
+        return False
+    items = headers.items() if hasattr(headers, "items") else headers
+    # Others' servers return nothing.
+    return send([*(("Link", link) for link in links), *items]) is not False
 
 
 def stream_request_body(view: F) -> F:

@@ -154,6 +154,14 @@ SETTINGS: dict[str, list[Setting]] = {
             "the standard wants at least 100, and browsers ask for no more",
             "they wait at the client",
         ),
+        _engine(
+            "early_hints",
+            Choice("off", "http2", "all"),
+            "http2",
+            "Who gets the 103 (Early Hints) of 'send_early_hints': nobody, clients of HTTP/2,"
+            " those of HTTP/1.1 too.",
+            "some clients of HTTP/1.1 take them for the response, and browsers take no notice of theirs",
+        ),
     ],
     "Processes": [
         Setting(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from click.testing import CliRunner
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .lifespan import Lifespan
     from .sessions import SessionMixin
     from .websocket_testing import AsyncWebSocketTestSession, WebSocketTestSession
+    from .werkzeug.datastructures import Headers
 
 
 class EnvironBuilder(_test.EnvironBuilder):
@@ -179,6 +181,8 @@ class FlaskClient(_test.Client):
 
     def _send(self, request: _BaseRequest, buffered: bool, follow_redirects: bool) -> _test.TestResponse:
         request.environ["hipflask.after_response"] = held = _Held()
+        hints: list[Headers] = []
+        request.environ["wsgi.early_hints"] = partial(_hint, hints)
         response = super().open(request, buffered=buffered, follow_redirects=follow_redirects)
         if held.is_streamed:
             response.call_on_close(held.finish)
@@ -187,6 +191,7 @@ class FlaskClient(_test.Client):
             held.finish()
         held.wait(self.background_timeout)
         response.json_module = self.application.json
+        response.early_hints = hints
         return response
 
     def _keep_contexts(self) -> None:
@@ -240,6 +245,14 @@ class FlaskClient(_test.Client):
     ) -> None:
         self.preserve_context = False
         self._context_stack.close()
+
+
+def _hint(hints: list[Headers], headers: list[tuple[str, str]]) -> bool:
+    from .werkzeug.datastructures import Headers
+
+    # Checks what cannot be sent.
+    hints.append(Headers(headers))
+    return True
 
 
 class AsyncFlaskClient:

@@ -368,6 +368,48 @@ impl<'o> ResponseWriter<'o> {
     }
 }
 
+/// Writes an interim response (RFC 9110 §15.2), such as 103 Early Hints. Fields that frame a message or speak about the
+/// connection are left out.
+///
+/// # Errors
+/// The status is no interim one, or a name or value cannot be sent; then nothing is written.
+pub fn interim<'a>(
+    out: &mut Vec<u8>,
+    code: u16,
+    fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+) -> Result<(), FieldError> {
+    const NOT_HERE: [&[u8]; 8] = [
+        b"connection",
+        b"content-length",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    ];
+    if !(100..200).contains(&code) || code == 101 {
+        return Err(FieldError::Status);
+    }
+    let mut head = format!("HTTP/1.1 {code} {}\r\n", reason_phrase(code)).into_bytes();
+    for (name, value) in fields {
+        if !is_token(name) {
+            return Err(FieldError::Name);
+        }
+        if !value_is_valid(value) {
+            return Err(FieldError::Value);
+        }
+        if !NOT_HERE.iter().any(|other| name.eq_ignore_ascii_case(other)) {
+            for part in [name, b": ", value, b"\r\n"] {
+                head.extend_from_slice(part);
+            }
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    out.append(&mut head);
+    Ok(())
+}
+
 /// What `Expect: 100-continue` waits for.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 

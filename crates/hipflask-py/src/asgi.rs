@@ -19,6 +19,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict, PyIterator, PyList, PyString};
 use crate::answer;
 use crate::body::InputStream;
 use crate::dispatch::{Dispatcher, Ticket};
+use crate::early_hints;
 use crate::environ::{Engine, EngineRequest};
 use crate::feed::Feed;
 use crate::headers::FieldSource as _;
@@ -71,7 +72,7 @@ impl AsgiExchange {
         let Request { head, body, conn, .. } = request;
         let is_websocket = head.is_websocket();
         let has_body = !matches!(body, Body::Empty);
-        let engine = Engine::new(EngineRequest { head, body, conn, handoff: None });
+        let engine = Engine::new(EngineRequest { head, body, conn, handoff: None, hints: None });
         Self {
             engine,
             handoff,
@@ -200,6 +201,28 @@ impl AsgiExchange {
             }
             Address::Unix(None) => scope.set_item(intern!(py, "server"), py.None()),
         }
+    }
+
+    /// Whether the client may be sent early hints.
+    #[getter]
+    fn informs(&self) -> bool {
+        self.handoff.informs()
+    }
+
+    /// Send 103 (Early Hints) now.
+    ///
+    /// Args:
+    ///     links: Values of ``Link`` fields, bytes.
+    ///
+    /// Returns:
+    ///     Whether they are on their way.
+    fn hint(&self, links: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let mut values = Vec::new();
+        for link in links.try_iter()? {
+            values.push(bytes_of(&link?)?.as_bytes().to_vec());
+        }
+        let fields = values.iter().map(|value| (&b"Link"[..], value.as_slice()));
+        Ok(self.handoff.inform(&early_hints::written(fields)?).unwrap_or(false))
     }
 
     /// Begin the answer. Nothing goes out before its body begins.

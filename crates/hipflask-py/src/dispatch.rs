@@ -180,7 +180,7 @@ impl Dispatcher {
     pub(crate) fn call(&self, py: Python<'_>, request: Request<Ticket>, reply: &mut Reply<'_>) {
         let Request { head, body, ticket, conn } = request;
         serve::note_body(matches!(body, Body::Stream(_)));
-        let engine = EngineRequest { head, body, conn, handoff: None };
+        let engine = EngineRequest { head, body, conn, handoff: None, hints: None };
         let answered = match (&self.plan.hooks, ticket) {
             (Some(hooks), Ticket::Found(found)) => self.fast(py, hooks, engine, Some(&found), reply),
             (Some(hooks), Ticket::Ask) => {

@@ -17,6 +17,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use pyo3::{IntoPyObjectExt, intern};
 
 use crate::body::{self, InputStream, Shared};
+use crate::early_hints::EarlyHints;
 use crate::headers::FieldSource;
 use crate::websocket::{Handoff, Handshake};
 
@@ -33,6 +34,8 @@ pub(crate) struct EngineRequest {
     pub(crate) conn: Arc<ConnInfo>,
     /// There if the connection can become a WebSocket.
     pub(crate) handoff: Option<Arc<Handoff>>,
+    /// There if interim responses go another way than through the thread of the view.
+    pub(crate) hints: Option<Arc<Handoff>>,
 }
 
 /// The same, shared by the request object, its headers and its environ.
@@ -42,18 +45,20 @@ pub(crate) struct Engine {
     pub(crate) body: OnceLock<Shared>,
     arrived: std::sync::Mutex<Option<Body>>,
     handoff: Option<Arc<Handoff>>,
+    hints: Option<Arc<Handoff>>,
     environ: OnceLock<Py<PyDict>>,
 }
 
 impl Engine {
     pub(crate) fn new(request: EngineRequest) -> Self {
-        let EngineRequest { head, body, conn, handoff } = request;
+        let EngineRequest { head, body, conn, handoff, hints } = request;
         Self {
             head,
             conn,
             body: OnceLock::new(),
             arrived: std::sync::Mutex::new(Some(body)),
             handoff,
+            hints,
             environ: OnceLock::new(),
         }
     }
@@ -166,6 +171,15 @@ impl Engine {
         if let Some(handoff) = &self.handoff {
             let handshake = Handshake::new(head, Arc::clone(handoff));
             environ.set_item(intern!(py, "hipflask.websocket"), Bound::new(py, handshake)?)?;
+        }
+        let hints = match &self.hints {
+            Some(handoff) => Some(EarlyHints::later(handoff)),
+            // That of a WebSocket is no response to hint at.
+            None if self.handoff.is_some() => None,
+            None => EarlyHints::here(head.version() == Version::Http2),
+        };
+        if let Some(hints) = hints {
+            environ.set_item(intern!(py, "wsgi.early_hints"), Bound::new(py, hints)?)?;
         }
         self.fields(&environ)?;
         Ok(environ)

@@ -586,7 +586,8 @@ impl LaterExchange {
         let hooks = self.hooks()?;
         let Request { head, body, ticket, conn } = request;
         let handoff = head.is_websocket().then(|| Arc::clone(&self.handoff));
-        let engine = EngineRequest { head, body, conn, handoff };
+        let hints = self.handoff.informs().then(|| Arc::clone(&self.handoff));
+        let engine = EngineRequest { head, body, conn, handoff, hints };
         let is_options = engine.head.method() == b"OPTIONS";
         let has_session_cookie = hooks.has_session_cookie(py, &engine.head)?;
         let request = request::from_engine(py, hooks.request_class.bind(py), engine)?;

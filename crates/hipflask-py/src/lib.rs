@@ -9,6 +9,7 @@ mod collector;
 mod context;
 mod cookie_session;
 mod dispatch;
+mod early_hints;
 mod ensured;
 mod environ;
 mod feed;
@@ -57,6 +58,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     body::register(module)?;
     channel::register(module)?;
     context::register(module)?;
+    early_hints::register(module)?;
     feed::register(module)?;
     fields::register(module)?;
     form::register(module)?;

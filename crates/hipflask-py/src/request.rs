@@ -572,7 +572,7 @@ fn _request_from_wire<'py>(
     let end = |port| Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
     let conn = Arc::new(ConnInfo { peer: end(50_000), local: end(8000), secure: false, tls: None });
     let body = body.map_or(Body::Empty, Body::Buffered);
-    from_engine(cls.py(), cls, EngineRequest { head: parsed, body, conn, handoff: None })
+    from_engine(cls.py(), cls, EngineRequest { head: parsed, body, conn, handoff: None, hints: None })
 }
 
 /// The error for a body or field that is too large (413).

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use hipflask_http::Underscores;
-use hipflask_server::Config;
+use hipflask_server::{Config, EarlyHints};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -115,6 +115,27 @@ impl Field for Underscores {
     }
 }
 
+impl Field for EarlyHints {
+    fn take(&mut self, value: &Bound<'_, PyAny>, _least: u64) -> PyResult<()> {
+        *self = match value.extract::<&str>()? {
+            "off" => EarlyHints::Off,
+            "http2" => EarlyHints::Http2,
+            "all" => EarlyHints::All,
+            _ => return refused("off, http2 or all is expected"),
+        };
+        Ok(())
+    }
+
+    fn show(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let word = match self {
+            EarlyHints::Off => "off",
+            EarlyHints::Http2 => "http2",
+            EarlyHints::All => "all",
+        };
+        word.into_py_any(py)
+    }
+}
+
 /// Makes the table: name, field, least value.
 macro_rules! settings {
     ($($name:literal => $($field:ident).+, $least:literal;)+) => {
@@ -136,6 +157,7 @@ settings! {
     "max_connections" => max_connections, 1;
     "http2" => http2, 0;
     "http2_streams" => http2_streams, 1;
+    "early_hints" => early_hints, 0;
     "handshake_timeout" => timeouts.handshake, 1;
     "hsts" => hsts, 0;
     "header_timeout" => timeouts.header, 1;

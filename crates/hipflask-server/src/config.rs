@@ -64,6 +64,17 @@ impl Default for Timeouts {
     }
 }
 
+/// To whom interim responses are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlyHints {
+    /// To nobody.
+    Off,
+    /// To clients of HTTP/2. All of those know them.
+    Http2,
+    /// To clients of HTTP/1.1 too, some of which take them for the response (RFC 8297 §3).
+    All,
+}
+
 /// The server's settings.
 #[derive(Debug)]
 pub struct Config {
@@ -80,6 +91,9 @@ pub struct Config {
     /// Requests of one HTTP/2 connection at the same time, at most. 128: RFC 9113 wants no fewer than 100, and a browser
     /// asks for no more.
     pub http2_streams: u32,
+    /// Who gets 103 Early Hints and other interim responses of views. Clients of HTTP/2: browsers take no notice of them
+    /// elsewhere, and RFC 8297 §3 warns of clients of HTTP/1.1 that break.
+    pub early_hints: EarlyHints,
     /// What the `Strict-Transport-Security` field says on encrypted connections; none if `None`. RFC 6797: whoever has
     /// seen it will not come without TLS for as long as it says, so it is not there by default.
     pub hsts: Option<String>,
@@ -142,6 +156,7 @@ impl Default for Config {
             redirect_port: None,
             http2: true,
             http2_streams: 128,
+            early_hints: EarlyHints::Http2,
             hsts: None,
             threads: 32,
             queue: 1024,

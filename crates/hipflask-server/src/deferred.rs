@@ -18,6 +18,8 @@ pub(crate) trait Owed: Send {
     fn begins(&mut self);
     /// See [`Reply::afterwards`].
     fn afterwards(&mut self, done: Box<dyn FnOnce() + Send>);
+    /// Sends an interim response now.
+    fn inform(&mut self, bytes: &[u8]) -> bool;
     /// Gives the connection back with what was written, else with a 500.
     fn send(self: Box<Self>, sending: Sending);
 }
@@ -38,11 +40,23 @@ pub(crate) enum Sending {
 pub struct Deferred {
     owed: Option<Box<dyn Owed>>,
     token: u64,
+    informs: bool,
 }
 
 impl Deferred {
-    pub(crate) fn new(owed: Box<dyn Owed>, token: u64) -> Deferred {
-        Deferred { owed: Some(owed), token }
+    pub(crate) fn new(owed: Box<dyn Owed>, token: u64, informs: bool) -> Deferred {
+        Deferred { owed: Some(owed), token, informs }
+    }
+
+    /// Whether the request may have interim responses.
+    pub fn informs(&self) -> bool {
+        self.informs
+    }
+
+    /// Sends an interim response that [`interim`](hipflask_http::response::interim) has written; whether it is on its way.
+    /// Does not block.
+    pub fn inform(&mut self, bytes: &[u8]) -> bool {
+        self.owed.as_mut().is_some_and(|owed| owed.inform(bytes))
     }
 
     /// The name of its connection in [`Handler::gone`](crate::Handler::gone): no two requests at the same time share

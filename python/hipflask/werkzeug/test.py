@@ -40,7 +40,7 @@ from .wrappers.response import Response
 from .wsgi import ClosingIterator, get_current_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from typing import Any
 
@@ -459,6 +459,8 @@ class TestResponse(Response):
 
     request: Request
     history: tuple[TestResponse, ...]
+    #: The fields of each 103 (Early Hints) that was sent before.
+    early_hints: Sequence[Headers] = ()
 
     def __init__(
         self,

@@ -38,11 +38,14 @@ pub(crate) struct Handoff {
     deferred: Mutex<Option<Deferred>>,
     dispatcher: Arc<Dispatcher>,
     line: Arc<Line>,
+    /// Whether the request may have interim responses.
+    informs: bool,
 }
 
 impl Handoff {
     pub(crate) fn new(deferred: Deferred, dispatcher: &Arc<Dispatcher>, line: &Arc<Line>) -> Arc<Self> {
         Arc::new(Self {
+            informs: deferred.informs(),
             deferred: Mutex::new(Some(deferred)),
             dispatcher: Arc::clone(dispatcher),
             line: Arc::clone(line),
@@ -59,6 +62,16 @@ impl Handoff {
     /// Takes the response over; `None` if somebody has.
     pub(crate) fn take(&self) -> Option<Deferred> {
         locked(&self.deferred).take()
+    }
+
+    /// Whether the request may have interim responses.
+    pub(crate) fn informs(&self) -> bool {
+        self.informs
+    }
+
+    /// Sends an interim response; whether it is on its way. `None` if the response has been taken over.
+    pub(crate) fn inform(&self, bytes: &[u8]) -> Option<bool> {
+        locked(&self.deferred).as_mut().map(|deferred| deferred.inform(bytes))
     }
 
     pub(crate) fn put_back(&self, deferred: Deferred) {

@@ -116,7 +116,7 @@ fn perform(py: Python<'_>, request: Request<Ticket>, handoff: &Arc<Handoff>) {
     let dispatcher = &handoff.dispatcher;
     handoff.begins();
     let Request { head, body, conn, .. } = request;
-    let engine = EngineRequest { head, body, conn, handoff: Some(Arc::clone(handoff)) };
+    let engine = EngineRequest { head, body, conn, handoff: Some(Arc::clone(handoff)), hints: None };
     let begun = dispatcher
         .refresh(py)
         .and_then(|()| environ_from_engine(py, engine))

@@ -11,6 +11,7 @@ use crate::body::{Body, Lender};
 use crate::deferred::{Deferred, Owed, Sending, Write};
 use crate::exchange::Notice;
 use crate::handler::{Handler, Request};
+use crate::interim::Outbox;
 use crate::reply::{Answer, Reply, Standing, asked};
 
 use super::{Engine, Link, message, plain};
@@ -22,6 +23,8 @@ struct Debt<H: Handler> {
     exchange: Exchange,
     /// Where the response begins in the connection's output.
     begin: usize,
+    /// For interim responses, if it may have any.
+    outbox: Option<Outbox>,
     answer: Option<Answer>,
     /// Takes the reading half back if the body was given while it arrived.
     lender: Option<Lender>,
@@ -40,8 +43,10 @@ impl<H: Handler> Engine<H> {
         let token = conn.token;
         let begin = conn.out.len();
         let request = Request { head, body, ticket, conn: Arc::clone(&conn.info) };
-        let debt = Debt { engine: Arc::clone(self), conn, exchange, begin, answer: None, lender };
-        let deferred = Deferred::new(Box::new(debt), token);
+        let outbox = self.outbox(&conn, exchange, lender.is_some());
+        let informs = outbox.is_some();
+        let debt = Debt { engine: Arc::clone(self), conn, exchange, begin, outbox, answer: None, lender };
+        let deferred = Deferred::new(Box::new(debt), token, informs);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.handler.defer(request, deferred))) {
             self.notice(&Notice::Panic(message(&*panic)));
         }
@@ -97,7 +102,17 @@ impl<H: Handler> Owed for Debt<H> {
         }
     }
 
+    fn inform(&mut self, bytes: &[u8]) -> bool {
+        self.answer.is_none() && self.outbox.as_mut().is_some_and(|outbox| outbox.send(bytes))
+    }
+
     fn send(mut self: Box<Self>, sending: Sending) {
+        if let Some(outbox) = self.outbox.take() {
+            let rest = outbox.into_rest();
+            let count = rest.len();
+            self.conn.out.splice(self.begin..self.begin, rest);
+            self.begin += count;
+        }
         if self.answer.is_none() {
             self.fill(&mut |reply| {
                 plain(reply, 500, "Internal Server Error");

@@ -146,7 +146,7 @@ impl<H: Handler> Engine<H> {
             && is_malformed(*error, &parts)
         {
             http2.counts().resets.fetch_add(1, Ordering::Relaxed);
-            self.refused_silently(below, error.reason());
+            self.refused_silently(below, (*error).into(), error.reason());
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         }
         let chunked = made.as_ref().is_ok_and(|head| head.framing() == Framing::Chunked);

@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hipflask_http::response::Exchange;
-use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead};
+use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead, Version};
 
 use crate::body::{Body, Lender, Pace};
 use crate::conn::{After, Conn, Phase, Pushed, Streaming};
 use crate::exchange::Notice;
 use crate::handler::{Handler, Request};
 use crate::history::Lane;
+use crate::interim::{self, Outbox, Scope};
 use crate::pool::Call;
 use crate::record::Record;
 use crate::refusal::{Refusal, RefusalKind};
@@ -80,7 +81,8 @@ impl<H: Handler> Engine<H> {
         here: &mut Here<H>,
     ) -> Duration {
         let exchange = asked(&head, !self.is_stopping());
-        let begin = conn.out.len();
+        let mut begin = conn.out.len();
+        let scope = self.outbox(conn, exchange, lender.is_some()).map(Scope::enter);
         let request = Request { head, body, ticket, conn: Arc::clone(&conn.info) };
         if let Some(stats) = self.stats() {
             stats.enter(here.number, request.head.method(), request.head.raw_path());
@@ -105,6 +107,12 @@ impl<H: Handler> Engine<H> {
         if let Some(stats) = self.stats() {
             stats.leave(here.number);
         }
+        if let Some(scope) = scope {
+            let rest = scope.leave();
+            let count = rest.len();
+            conn.out.splice(begin..begin, rest);
+            begin += count;
+        }
         match result {
             Ok(answer) => self.apply(conn, answer, begin),
             Err(panic) => {
@@ -113,6 +121,22 @@ impl<H: Handler> Engine<H> {
             }
         }
         here.clock - before
+    }
+
+    /// Where a request's interim responses go; `None` if it may have none.
+    pub(super) fn outbox(
+        &self,
+        conn: &Conn<H::Ticket>,
+        exchange: Exchange,
+        reads_body: bool,
+    ) -> Option<Outbox> {
+        let allowed = interim::allows(exchange.version, self.config.early_hints);
+        if exchange.version == Version::Http2 {
+            return Some(Outbox::new(&conn.socket, allowed));
+        }
+        // Whoever reads the body may write a 100, and what was written before comes first.
+        (allowed && !reads_body && conn.out_at >= conn.out.len() && !conn.socket.owes())
+            .then(|| Outbox::new(&conn.socket, true))
     }
 
     /// Puts a 500 in the place of a response that came to nothing, and closes.
