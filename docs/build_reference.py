@@ -53,6 +53,7 @@ MODULES = {
         "listening",
         "process",
         "metrics",
+        "top",
         "settings",
         "setting_table",
         "setting_types",

@@ -24,6 +24,7 @@ from .helpers import get_debug_flag, get_load_dotenv
 from .setting_options import RunCommand, setting_options, settings_of, want_one_process, where
 from .setting_types import SettingError
 from .settings import Settings
+from .top import top_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -529,7 +530,7 @@ class FlaskGroup(AppGroup):
         self.load_dotenv = load_dotenv
         self.set_debug_flag = set_debug_flag
         if add_default_commands:
-            for command in (run_command, shell_command, routes_command, check_command, config_command):
+            for command in (run_command, shell_command, routes_command, *_OWN_COMMANDS):
                 self.add_command(command)
         self._loaded_plugin_commands = False
 
@@ -559,7 +560,7 @@ class FlaskGroup(AppGroup):
         """
         self._load_plugin_commands(name)
         command = super().get_command(ctx, name)
-        if command is not None and command not in (check_command, config_command):
+        if command is not None and command not in _OWN_COMMANDS:
             return command
         try:
             app = ctx.ensure_object(ScriptInfo).load_app()
@@ -573,7 +574,7 @@ class FlaskGroup(AppGroup):
             return command
         own = app.cli.get_command(ctx, name)
         if own is None or own is command:
-            # Flask has no 'check' and no 'config', so that an application may have them.
+            # Flask does not have these, so that an application may have them.
             return command
         if not current_app or current_app._get_current_object() is not app:  # type: ignore[attr-defined]
             ctx.with_resource(app.app_context())
@@ -1083,6 +1084,9 @@ def _server_settings(ctx: click.Context) -> list[tuple[str, str, str]]:
 
 for _command in (shell_command, routes_command, check_command, config_command):
     _command.params[:0] = (_as_flask_option, _app_option)
+
+# The commands that Flask does not have.
+_OWN_COMMANDS = (check_command, config_command, top_command)
 
 cli = FlaskGroup(
     name="hipflask",
