@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import socket
 import threading
@@ -139,6 +140,30 @@ def test_a_worker_that_is_killed_loses_its_own_requests_alone(start, folder):
     assert victim not in command.workers()
     assert len(command.workers()) == 2
     assert command.stop() == 0
+
+
+def test_what_a_killed_worker_was_woken_for_is_accepted_by_another(start, folder):
+    """The kernel wakes one process for a connection. Here that is one that does not accept it, and no other connection
+    follows that would wake somebody else."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.closing(select.epoll()) as first:
+        listener.setblocking(False)
+        # Who has waited longest is woken.
+        first.register(listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        woken = []
+        waiter = threading.Thread(target=lambda: woken.extend(first.poll(30)))
+        waiter.start()
+        number = listener.fileno()
+        command = start("--workers", "2", "--bind", f"fd:{number}", port=None, pass_fds=(number,))
+        command.until("Running on")
+        victim, other = command.workers()
+        # Nor does a new worker come to accept it.
+        rewrite(folder, "app = Flask(__name__)", "app = Flask(__name__)\ntime.sleep(600)")
+        with socket.create_connection(listener.getsockname(), 30) as client:
+            client.sendall(b"GET /who HTTP/1.1\r\nHost: x\r\n\r\n")
+            waiter.join()
+            assert woken
+            os.kill(victim, signal.SIGKILL)
+            assert f"{other} ".encode() in client.recv(65536)
 
 
 RECYCLED = {

@@ -345,6 +345,9 @@ class Supervisor:
         for other in self.workers.values():
             if other.replaces is worker:
                 other.replaces = None
+            if other.serves and not other.closed:
+                # The kernel may have woken the dead one, and nobody else, for a connection.
+                other.channel.send(look=True)
         if self.stopping or worker.stops:
             return
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"

@@ -19,6 +19,7 @@ supervisor to worker
                                accepted yet to others
 ``{"cut": true}``              end at once
 ``{"ping": true}``             is Python running?
+``{"look": true}``             another worker has died, and a connection may wait that was its to accept
 =============================  =============================================================
 
 The end of that connection is the end of the supervisor: then the worker finishes what runs, and goes.
@@ -197,6 +198,8 @@ class _Life:
     def _obey(self, message: dict[str, t.Any]) -> None:
         if "ping" in message:
             self.channel.send(alive=True)
+        elif "look" in message:
+            self.server.look()
         elif "cut" in message:
             cut_off(self.server)
         elif "stop" in message:

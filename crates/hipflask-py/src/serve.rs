@@ -396,6 +396,13 @@ impl PyServer {
         Ok(())
     }
 
+    /// Look whether connections wait at listeners that other processes have too; call it when one of those has died.
+    fn look(&self) {
+        if let Some(running) = &*locked(&self.running) {
+            running.look();
+        }
+    }
+
     /// Stop: accept nothing more, finish what runs for at most `grace` seconds, then cut the rest.
     ///
     /// May be called again, with less grace, from another thread.

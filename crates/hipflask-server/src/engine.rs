@@ -68,6 +68,8 @@ pub(crate) struct Engine<H: Handler> {
     grace: Mutex<Duration>,
     /// Others accept what waits at the listeners.
     hand_over: AtomicBool,
+    /// Connections may wait at the listeners of which nobody was told.
+    looks: AtomicBool,
     /// The reactor has ended.
     ended: AtomicBool,
     ended_at: OnceLock<Instant>,
@@ -113,6 +115,7 @@ impl<H: Handler> Engine<H> {
             unproven: AtomicBool::new(false),
             stops: AtomicU8::new(0),
             hand_over: AtomicBool::new(false),
+            looks: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             ended_at: OnceLock::new(),
             names: AtomicUsize::new(0),
@@ -153,6 +156,11 @@ impl<H: Handler> Engine<H> {
     pub(crate) fn hand_over(&self, grace: Option<Duration>) {
         self.hand_over.store(true, Ordering::SeqCst);
         self.stop(grace);
+    }
+
+    pub(crate) fn look(&self) {
+        self.looks.store(true, Ordering::SeqCst);
+        self.waker.ring();
     }
 
     /// Waits until all is over; false when the time is. Threads whose view does not come back are not waited for.

@@ -313,6 +313,17 @@ impl<T> Reactor<T> {
         accepted
     }
 
+    /// Registers the listeners that others have too anew: that tells of what waits at them already.
+    pub(crate) fn listen_anew(&mut self) {
+        if self.shared && self.pause == Pause::No {
+            for (at, listener) in self.listeners.iter().enumerate() {
+                let fd = listener.fd.as_raw_fd();
+                drop(self.poller.remove(fd));
+                drop(self.poller.add(fd, LISTENERS + at as u64, Interest::Share));
+            }
+        }
+    }
+
     fn insert(&mut self, transport: Transport, info: ConnInfo, redirects: bool) -> io::Result<()> {
         let mut conn = self.seat(transport, Arc::new(info))?;
         conn.greeting = conn.info.secure;

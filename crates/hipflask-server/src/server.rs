@@ -146,6 +146,12 @@ impl<H: Handler> Running<H> {
         self.engine.hand_over(grace);
     }
 
+    /// Looks whether connections wait at listeners that other processes have too. The kernel wakes one process for each
+    /// connection, and if that one dies before it accepts, nobody else is told of it.
+    pub fn look(&self) {
+        self.engine.look();
+    }
+
     /// Waits for the end, which somebody must bring about by [`Running::stop`]. A view that does not come back after
     /// its time is not waited for; its thread ends with the process.
     pub fn wait(&self) {

@@ -146,6 +146,9 @@ impl<H: Handler> Engine<H> {
     ) -> Option<Helm<H>> {
         if event.token == BELL {
             self.waker.quiet();
+            if self.looks.swap(false, Ordering::SeqCst) {
+                lead.listen_anew();
+            }
         } else if Reactor::<H::Ticket>::is_listener(event.token) {
             // One notice each time, not one for each attempt.
             match lead.accept_some(event.token) {
