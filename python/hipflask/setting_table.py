@@ -451,6 +451,14 @@ SETTINGS: dict[str, list[Setting]] = {
             "views read theirs",
         ),
         _engine(
+            "spool_bodies",
+            Size(0),
+            1024 * _MIB,
+            "All bodies that wait in temporary files until they are whole, together.",
+            "what a disk has to spare; bodies above `buffer_body` do when half of the threads read others",
+            "503",
+        ),
+        _engine(
             "drain_body",
             Size(0),
             64 * _KIB,

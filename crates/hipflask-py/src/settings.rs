@@ -180,6 +180,7 @@ settings! {
     "max_trailer_fields" => limits.trailer_fields, 0;
     "buffer_body" => buffer_body, 0;
     "buffer_bodies" => buffer_bodies, 0;
+    "spool_bodies" => spool_bodies, 0;
     "drain_body" => drain_body, 0;
     "utf8_target" => limits.utf8_target, 0;
     "underscores" => limits.underscores, 0;

@@ -11,6 +11,7 @@ use hipflask_http::response::CONTINUE;
 use hipflask_http::{BodyDecoder, Error};
 
 use crate::config::Timeouts;
+use crate::spool::{Reader, Spool};
 use crate::transport::Transport;
 
 /// How much is read from the socket at once.
@@ -101,6 +102,8 @@ pub(crate) struct Intake {
     pub(crate) received: u64,
     /// The client waits for a 100 before it sends the body.
     pub(crate) owes_continue: bool,
+    /// The body was written to a file, which is read after what is decoded.
+    pub(crate) spool: Option<Spool>,
     pub(crate) error: Option<BodyError>,
     pub(crate) timeouts: Timeouts,
     /// A rest up to this size is dropped rather than the connection closed.
@@ -159,12 +162,13 @@ impl Wait<'_> {
 /// What takes the connection back from a [`BodyStream`].
 pub(crate) struct Lender {
     shared: Arc<Shared>,
+    _reader: Option<Reader>,
 }
 
-/// Lends a connection's reading half out.
-pub(crate) fn lend(intake: Intake) -> (BodyStream, Lender) {
+/// Lends a connection's reading half out; `reader` counts the thread that it will hold, if it does.
+pub(crate) fn lend(intake: Intake, reader: Option<Reader>) -> (BodyStream, Lender) {
     let shared = Arc::new(Shared { intake: Mutex::new(Some(intake)), over: AtomicBool::new(false) });
-    (BodyStream { shared: Arc::clone(&shared) }, Lender { shared })
+    (BodyStream { shared: Arc::clone(&shared) }, Lender { shared, _reader: reader })
 }
 
 impl Lender {
@@ -282,6 +286,9 @@ impl Intake {
             }
             if let Some(error) = self.error {
                 return Err(error);
+            }
+            if let Some(spool) = &mut self.spool {
+                return spool.read(into).map(Some).map_err(|error| BodyError::Io(error.kind()));
             }
             if self.decoder.is_done() {
                 return Ok(Some(0));

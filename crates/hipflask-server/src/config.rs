@@ -123,6 +123,9 @@ pub struct Config {
     /// All bodies that are being read before their views are called, at most; with more, views read theirs themselves.
     /// 64 MiB: many slow clients together cannot take more.
     pub buffer_bodies: u64,
+    /// All bodies that wait in files until they are whole, at most; further ones get 503. Bodies longer than
+    /// `buffer_body` do when half of the threads read others. 1 GiB: what a disk has to spare.
+    pub spool_bodies: u64,
     /// Bytes that an [`Outlet`](crate::Outlet) holds for a client that does not take them. 1 MiB: seconds of events or
     /// messages; who lags behind further is better cut off than served from memory.
     pub outlet_queue: usize,
@@ -169,6 +172,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             buffer_body: 256 * 1024,
             buffer_bodies: 64 * 1024 * 1024,
+            spool_bodies: 1024 * 1024 * 1024,
             outlet_queue: 1024 * 1024,
             drain_body: 64 * 1024,
             grace: Duration::from_secs(30),

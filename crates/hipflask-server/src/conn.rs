@@ -22,6 +22,7 @@ use crate::outflow::Outflow;
 use crate::outlet::Slice;
 use crate::record::Record;
 use crate::reply::Afterwards;
+use crate::spool::Spooling;
 use crate::transport::Transport;
 
 /// What one read asks for; also the size of a pooled buffer.
@@ -57,6 +58,18 @@ impl Reserved {
         let reserved = Reserved { budget: Arc::clone(budget), bytes };
         (before.saturating_add(bytes) <= most).then_some(reserved)
     }
+
+    /// Takes more; whether it was there to be taken.
+    pub(crate) fn grow(&mut self, bytes: u64, most: u64) -> bool {
+        let before = self.budget.fetch_add(bytes, Ordering::Relaxed);
+        let there_is = before.saturating_add(bytes) <= most;
+        if there_is {
+            self.bytes += bytes;
+        } else {
+            self.budget.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        there_is
+    }
 }
 
 impl Drop for Reserved {
@@ -71,6 +84,8 @@ pub(crate) enum Phase<T> {
     Ready,
     /// Reads a small body before the call.
     Collect(Box<Pending<T>>),
+    /// Writes a long body to a file before the call.
+    Spool(Box<Spooling<T>>),
     /// Reads and drops what is left of a body.
     Drain(Box<(BodyDecoder, Pace)>),
     /// Asks a source for the next piece of a response.

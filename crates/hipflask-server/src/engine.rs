@@ -5,6 +5,7 @@ mod greet;
 mod later;
 mod leader;
 mod pump;
+mod spooling;
 mod streams;
 mod work;
 
@@ -54,6 +55,10 @@ pub(crate) struct Engine<H: Handler> {
     head_limits: Limits,
     /// Bytes of all bodies that are being collected.
     collecting: Arc<AtomicU64>,
+    /// Bytes of all bodies that wait in files.
+    spooled: Arc<AtomicU64>,
+    /// Views that read a body that arrives.
+    readers: Arc<AtomicUsize>,
     pool: Pool<H::Ticket>,
     seat: Arc<Seat<Reactor<H::Ticket>>>,
     /// Connections on their way back from workers.
@@ -107,6 +112,8 @@ impl<H: Handler> Engine<H> {
             head_limits: Limits { body: u64::MAX, ..config.limits.clone() },
             config,
             collecting: Arc::default(),
+            spooled: Arc::default(),
+            readers: Arc::default(),
             seat,
             inbox: Mutex::new(Vec::new()),
             waker: Arc::new(Waker::new(bell)),

@@ -26,6 +26,7 @@ mod refusal;
 mod reply;
 mod request_id;
 mod server;
+mod spool;
 mod sys;
 mod task;
 mod timer;

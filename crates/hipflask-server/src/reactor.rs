@@ -483,7 +483,7 @@ impl<T> Reactor<T> {
             conn.began = if conn.greeting { conn.began.or(Some(self.now)) } else { None };
             self.reclaim(std::mem::take(&mut conn.inbuf));
             self.reclaim(std::mem::take(&mut conn.out));
-        } else if matches!(conn.phase, Phase::Outlet(_)) {
+        } else if matches!(conn.phase, Phase::Outlet(_) | Phase::Spool(_)) {
             self.slim(&mut conn);
         } else if matches!(conn.phase, Phase::Ready | Phase::Http2(_)) && conn.began.is_none() {
             conn.began = Some(self.now);
@@ -537,6 +537,7 @@ impl<T> Reactor<T> {
                 None => self.now + timeouts.header,
             },
             Phase::Collect(pending) => pending.pace.deadline(timeouts.body, timeouts.body_rate),
+            Phase::Spool(spooling) => spooling.pace.deadline(timeouts.body, timeouts.body_rate),
             Phase::Drain(drain) => drain.1.deadline(timeouts.body, timeouts.body_rate),
             Phase::Stream(_) => self.now + timeouts.write,
             Phase::Linger(_, since) => *since + timeouts.linger,

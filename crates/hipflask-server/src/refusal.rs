@@ -65,6 +65,8 @@ kinds! {
     CutBody = "cut_body";
     /// All threads are busy, and as many requests wait as may.
     QueueFull = "queue_full";
+    /// Bodies that wait to be whole take too much room together.
+    SpoolFull = "spool_full";
     /// The deadline passed while a view ran.
     Deadline = "deadline";
     /// The deadline passed before a thread was free to run the view.

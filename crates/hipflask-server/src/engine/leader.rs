@@ -22,6 +22,7 @@ use crate::reactor::{Accepted, BELL, Reactor, Stopping};
 use crate::record::Record;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::reply::{asked, asked_unknown};
+use crate::spool::Spool;
 use crate::sys::Event;
 
 use super::{Engine, Helm, Here, Link, message, plain};
@@ -369,6 +370,7 @@ impl<H: Handler> Engine<H> {
                 let Pending { head, ticket, history, body, .. } = *pending;
                 self.invoke(lead, conn, head, (Body::Buffered(body), None), ticket, history, here)
             }
+            Phase::Spool(spooling) => self.spool_on(lead, conn, spooling, here),
             Phase::Drain(mut drain) => {
                 let (decoder, pace) = &mut *drain;
                 let mut dropped = Vec::new();
@@ -556,21 +558,22 @@ impl<H: Handler> Engine<H> {
         // Nothing may come between earlier answers and the 100: if they do not go out now, none is sent, and the
         // client sends its body after a while (RFC 9110 §10.1.1).
         let owes_continue = head.expects_continue() && !had && conn.push() == Pushed::Done;
-        let received = decoded.len() as u64;
-        let (stream, lender) = body::lend(Intake {
-            socket: Arc::clone(&conn.socket),
-            raw: std::mem::take(&mut conn.inbuf),
-            at: std::mem::take(&mut conn.at),
-            decoder,
+        let reader = if history.takes_stream() { None } else { self.reader() };
+        if reader.is_none()
+            && !history.takes_stream()
+            && let Ok(file) = Spool::new(&self.spooled)
+        {
+            let spooling = self.spooling(head, ticket, history, decoder, file, Pace::new(lead.now));
+            return self.spool(lead, conn, spooling, &decoded, owes_continue, here);
+        }
+        let pace = Pace::new(lead.now);
+        let intake = Intake {
+            received: decoded.len() as u64,
             decoded,
-            given: 0,
-            received,
             owes_continue,
-            error: None,
-            timeouts: self.config.timeouts.clone(),
-            drain: self.config.drain_body,
-            pace: Pace::new(lead.now),
-        });
+            ..self.intake(&mut conn, decoder, pace)
+        };
+        let (stream, lender) = body::lend(intake, reader);
         self.invoke(lead, conn, head, (Body::Stream(stream), Some(lender)), ticket, history, here)
     }
 
@@ -692,7 +695,7 @@ impl<H: Handler> Engine<H> {
                 return Some(lead);
             }
             Phase::Ready if !conn.is_idle() => (RefusalKind::SlowHead, "the head arrives too slowly"),
-            Phase::Collect(_) => (RefusalKind::SlowBody, "the body arrives too slowly"),
+            Phase::Collect(_) | Phase::Spool(_) => (RefusalKind::SlowBody, "the body arrives too slowly"),
             Phase::Ready
             | Phase::Arrived(_)
             | Phase::Drain(_)

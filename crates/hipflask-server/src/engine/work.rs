@@ -361,7 +361,7 @@ impl<H: Handler> Engine<H> {
             Phase::Ready if !conn.is_idle() => {
                 self.refused_silently(conn, RefusalKind::CutHead, "the connection ended within a head");
             }
-            Phase::Collect(_) => {
+            Phase::Collect(_) | Phase::Spool(_) => {
                 self.refused_silently(conn, RefusalKind::CutBody, "the connection ended within a body");
             }
             _ => {}
