@@ -143,8 +143,8 @@ def test_a_worker_that_is_killed_loses_its_own_requests_alone(start, folder):
 
 
 def test_what_a_killed_worker_was_woken_for_is_accepted_by_another(start, folder):
-    """The kernel wakes one process for a connection. Here that is one that does not accept it, and no other connection
-    follows that would wake somebody else."""
+    """The kernel wakes one process for a connection. Here that is one that does not accept it, and no other
+    connection follows that would wake somebody else."""
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.closing(select.epoll()) as first:
         listener.setblocking(False)
         # Who has waited longest is woken.

@@ -101,9 +101,11 @@ impl From<Error> for RefusalKind {
             Error::EmptyLines | Error::BadMethod | Error::BadTarget | Error::Asterisk | Error::BadVersion => {
                 RefusalKind::BadRequestLine
             }
-            Error::LongMethod | Error::Connect | Error::UnknownVersion | Error::UnknownCoding => {
-                RefusalKind::NotImplemented
-            }
+            Error::LongMethod
+            | Error::Connect
+            | Error::UnknownProtocol
+            | Error::UnknownVersion
+            | Error::UnknownCoding => RefusalKind::NotImplemented,
             Error::BareCr
             | Error::BareLf
             | Error::Nul
