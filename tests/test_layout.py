@@ -22,7 +22,10 @@ CRATES = ROOT / "crates"
 EDGES = {
     "hipflask-http": {"base64", "memchr", "sha1", "zlib-rs"},
     "hipflask-router": set(),
-    "hipflask-server": {"hipflask-http", "bytes", "h2", "http", "libc", "rcgen", "rustls", "tokio"},
+    "hipflask-server": {
+        *("hipflask-http", "brotli", "bytes", "h2", "http", "libc", "rcgen", "rustls", "tokio"),
+        *("zlib-rs", "zstd"),
+    },
     "hipflask-py": {
         *("hipflask-http", "hipflask-router", "hipflask-server", "pyo3"),
         *("base64", "hmac", "libc", "memchr", "sha1"),

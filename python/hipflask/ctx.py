@@ -250,6 +250,9 @@ class RequestContext:
         try:
             result = self.url_adapter.match(return_rule=True)  # type: ignore[union-attr]
             self.request.url_rule, self.request.view_args = result  # type: ignore[assignment]
+            if (compress := getattr(result[0], "compress", None)) is not None:
+                # The server that called the app reads it there.
+                self.request.environ["hipflask.compress"] = compress
         except HTTPException as error:
             self.request.routing_exception = error
 

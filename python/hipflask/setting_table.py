@@ -260,6 +260,39 @@ SETTINGS: dict[str, list[Setting]] = {
             beyond="the server does not start if it is 'on' and the application has none",
         ),
     ],
+    "Static files": [
+        _engine(
+            "precompressed",
+            Switch(),
+            True,
+            "Send 'name.br', 'name.zst' or 'name.gz' in the place of a static file 'name' to clients that"
+            " take it so.",
+            "who puts them there wants it; they are looked for every two seconds at most",
+        ),
+        _engine(
+            "compression",
+            Choice("routes", "static", "all"),
+            "routes",
+            "What is compressed for clients that take it so: only routes with 'compress=True', 'static' files"
+            " too, or 'all' responses that are not for one client only.",
+            "Flask compresses nothing, and it takes time of the processor",
+        ),
+        _engine(
+            "compression_min",
+            Size(0),
+            1024,
+            "Shorter responses are not compressed.",
+            "what fits into one packet arrives no sooner",
+        ),
+        _engine(
+            "compression_cache",
+            Size(0),
+            32 * _MIB,
+            "What compressed static files take in the memory of a process, at most.",
+            "scripts and styles of a large site",
+            "the oldest are compressed anew",
+        ),
+    ],
     "Load": [
         Setting(
             "threads",

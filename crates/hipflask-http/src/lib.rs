@@ -9,6 +9,7 @@
 //! connection. Leniency is a named member of [`Limits`].
 #![forbid(unsafe_code)]
 
+mod accept_encoding;
 pub mod body;
 pub mod conditional;
 pub mod cookie;
@@ -30,6 +31,7 @@ mod token;
 pub mod trace;
 pub mod websocket;
 
+pub use accept_encoding::{Accepted, Coding};
 pub use body::BodyDecoder;
 pub use error::Error;
 pub use framing::Framing;

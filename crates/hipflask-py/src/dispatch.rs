@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hipflask_http::RequestHead;
-use hipflask_server::{Body, Reply, Request, RouteHistory, Routed};
+use hipflask_server::{Body, Compressible, Reply, Request, RouteHistory, Routed};
 use pyo3::PyTypeInfo;
 use pyo3::exceptions::{PyException, PyKeyError};
 use pyo3::ffi;
@@ -26,7 +26,7 @@ use crate::later::LaterLine;
 use crate::plan::{Hooks, Plan, Signal};
 use crate::request::{self, EngineRequest, RequestBase};
 use crate::router::MapBase;
-use crate::routes::{Matched, Route, Routes};
+use crate::routes::{self, Matched, Route, Routes};
 use crate::unattended;
 use crate::{serve, wsgi};
 
@@ -75,7 +75,7 @@ impl Dispatcher {
             routing,
             unrouted: Arc::new(match is_asgi {
                 true => RouteHistory::later_with_stream(),
-                false => RouteHistory::new(None),
+                false => RouteHistory::new(None).compressing(Compressible::Told),
             }),
             handshakes: Arc::new(RouteHistory::later()),
             is_asgi,
@@ -201,6 +201,9 @@ impl Dispatcher {
         let after = AfterResponse::new(py)?;
         environ.set_item(intern!(py, AfterResponse::KEY), &after)?;
         wsgi::call(self.plan.app.bind(py), &environ, reply)?;
+        if let Some(wish) = environ.get_item(intern!(py, "hipflask.compress"))? {
+            reply.compressing(routes::compressible(&wish));
+        }
         after.get().schedule(reply);
         Ok(())
     }
@@ -231,6 +234,12 @@ impl Dispatcher {
             blueprints: OnceCell::new(),
         };
         let ran = exchange.run(found, reply);
+        if found.is_none()
+            && let Some(rule) = exchange.request.getattr_opt(intern!(py, "url_rule"))?
+            && let Some(wish) = rule.getattr_opt(intern!(py, "compress"))?
+        {
+            reply.compressing(routes::compressible(&wish));
+        }
         let finished = exchange.finish(&ran);
         exchange.frame.get().end(py)?;
         context::pop(py, &token)?;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hipflask_http::RequestHead;
 use hipflask_router::{Found, Outcome, Refusal, Value};
-use hipflask_server::{FileReply, Lane, Root, RouteHistory};
+use hipflask_server::{Compressible, FileReply, Lane, Root, RouteHistory};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyBool, PyDict, PyString};
 
 use crate::plan::Hooks;
 use crate::router::{MapBase, Snapshot};
@@ -115,11 +115,20 @@ impl Routes {
                     _ => false,
                 };
                 has_later |= is_later;
+                let compressible = match (&files, snapshot.rule(rule)) {
+                    (Some(_), _) => Compressible::File,
+                    (None, Some(rule)) => match rule.bind(py).getattr_opt(intern!(py, "compress"))? {
+                        Some(wish) => compressible(&wish),
+                        None => Compressible::Maybe,
+                    },
+                    (None, None) => Compressible::Maybe,
+                };
                 let history = match (is_later, takes_stream) {
                     (true, true) => RouteHistory::later_with_stream(),
                     (true, false) => RouteHistory::later(),
                     (false, _) => RouteHistory::new(None),
-                };
+                }
+                .compressing(compressible);
                 let history = match snapshot.rule(rule) {
                     Some(rule) => history.named(rule.bind(py).getattr(intern!(py, "rule"))?.extract()?),
                     None => history,
@@ -177,6 +186,16 @@ impl Routes {
             [Value::Text(name)] => Some(root.find(name.as_bytes())?.of_route(&known.history)),
             _ => None,
         }
+    }
+}
+
+/// Whether a rule's responses may be compressed, by its option `compress`.
+pub(crate) fn compressible(wish: &Bound<'_, PyAny>) -> Compressible {
+    match wish.cast::<PyBool>() {
+        Ok(wish) if wish.is_true() => Compressible::Always,
+        Ok(_) => Compressible::Never,
+        Err(_) if wish.is_none() => Compressible::Maybe,
+        Err(_) => Compressible::File,
     }
 }
 

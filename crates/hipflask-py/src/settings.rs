@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use hipflask_http::Underscores;
-use hipflask_server::{Config, EarlyHints};
+use hipflask_server::{Config, EarlyHints, Scope};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -136,6 +136,27 @@ impl Field for EarlyHints {
     }
 }
 
+impl Field for Scope {
+    fn take(&mut self, value: &Bound<'_, PyAny>, _least: u64) -> PyResult<()> {
+        *self = match value.extract::<&str>()? {
+            "routes" => Scope::Routes,
+            "static" => Scope::Files,
+            "all" => Scope::All,
+            _ => return refused("routes, static or all is expected"),
+        };
+        Ok(())
+    }
+
+    fn show(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let word = match self {
+            Scope::Routes => "routes",
+            Scope::Files => "static",
+            Scope::All => "all",
+        };
+        word.into_py_any(py)
+    }
+}
+
 /// Makes the table: name, field, least value.
 macro_rules! settings {
     ($($name:literal => $($field:ident).+, $least:literal;)+) => {
@@ -184,6 +205,10 @@ settings! {
     "drain_body" => drain_body, 0;
     "utf8_target" => limits.utf8_target, 0;
     "underscores" => limits.underscores, 0;
+    "compression" => compression.scope, 0;
+    "compression_min" => compression.least, 0;
+    "compression_cache" => compression.kept, 0;
+    "precompressed" => files.precompressed, 0;
     "server_header" => server_name, 0;
 }
 

@@ -75,6 +75,48 @@ pub enum EarlyHints {
     All,
 }
 
+/// How files are sent.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Send `name.br`, `name.zst` or `name.gz` in the place of `name` to clients that take it so. On: whoever puts them
+    /// there wants it, and asking for three files that are not there costs 2 µs every two seconds.
+    pub precompressed: bool,
+}
+
+impl Default for Files {
+    fn default() -> Files {
+        Files { precompressed: true }
+    }
+}
+
+/// Which responses are compressed. A route may say otherwise for its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// None.
+    Routes,
+    /// Static files.
+    Files,
+    /// These, and all that is not for one client only.
+    All,
+}
+
+/// How responses are compressed.
+#[derive(Clone, Debug)]
+pub struct Compression {
+    /// Which are. None: Flask's responses go out as they are, and it costs time of the processor.
+    pub scope: Scope,
+    /// Shorter ones are not. 1 KiB: what fits into one packet arrives no sooner.
+    pub least: u64,
+    /// What compressed files may take in memory, all together. 32 MiB: the scripts and styles of a large site.
+    pub kept: u64,
+}
+
+impl Default for Compression {
+    fn default() -> Compression {
+        Compression { scope: Scope::Routes, least: 1024, kept: 32 << 20 }
+    }
+}
+
 /// The server's settings.
 #[derive(Debug)]
 pub struct Config {
@@ -146,6 +188,10 @@ pub struct Config {
     pub stats: Option<Arc<Stats>>,
     /// After so many requests [`Notice::Served`](crate::Notice::Served) is told, once.
     pub tell_after: Option<u64>,
+    /// How files are sent.
+    pub files: Files,
+    /// Which responses are compressed, and how.
+    pub compression: Compression,
     /// The `Server` field of responses; `None` for none.
     pub server_name: Option<String>,
 }
@@ -182,6 +228,8 @@ impl Default for Config {
             request_id: None,
             stats: None,
             tell_after: None,
+            files: Files::default(),
+            compression: Compression::default(),
             server_name: Some("hipflask".to_owned()),
         }
     }

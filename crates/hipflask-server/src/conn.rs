@@ -14,6 +14,7 @@ use hipflask_http::response::BodyEncoder;
 use hipflask_http::{BodyDecoder, Error, Limits, RequestHead};
 
 use crate::body::{BodySource, Lender, Pace};
+use crate::delivery::Delivery;
 use crate::exchange::ConnInfo;
 use crate::history::RouteHistory;
 use crate::http2::Http2;
@@ -201,6 +202,8 @@ pub(crate) struct Conn<T> {
     pub(crate) records: Vec<Record>,
     /// What is to be done when the output is out, or the connection has ended.
     pub(crate) after: Option<Box<After>>,
+    /// What the next response is to become on its way, if it is not to go out as it is.
+    pub(crate) delivery: Option<Box<Delivery>>,
 }
 
 impl<T> Conn<T> {
@@ -233,6 +236,7 @@ impl<T> Conn<T> {
             sent: 0,
             records: Vec::new(),
             after: None,
+            delivery: None,
         }
     }
 

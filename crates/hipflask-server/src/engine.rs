@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::conn::Conn;
 use crate::exchange::Notice;
 use crate::handler::Handler;
+use crate::kept::Kept;
 use crate::metrics::{Counter, Gauge, State, Stats};
 use crate::pool::{Done, Job, Pool, StreamJob};
 use crate::reactor::Reactor;
@@ -53,6 +54,8 @@ pub(crate) struct Engine<H: Handler> {
     config: Config,
     /// The limits of heads. A body's length is judged when its route is known.
     head_limits: Limits,
+    /// Files that were compressed.
+    kept: Arc<Kept>,
     /// Bytes of all bodies that are being collected.
     collecting: Arc<AtomicU64>,
     /// Bytes of all bodies that wait in files.
@@ -110,6 +113,7 @@ impl<H: Handler> Engine<H> {
             pool: Pool::new(config.threads, config.queue, config.stats.clone()),
             grace: Mutex::new(config.grace),
             head_limits: Limits { body: u64::MAX, ..config.limits.clone() },
+            kept: Kept::new(config.compression.kept),
             config,
             collecting: Arc::default(),
             spooled: Arc::default(),

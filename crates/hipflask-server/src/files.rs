@@ -11,12 +11,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hipflask_http::conditional::{self, Outcome, Validators};
 use hipflask_http::range::{self, Ranges};
-use hipflask_http::{RequestHead, date};
+use hipflask_http::{Accepted, Coding, RequestHead, date};
 
+use crate::config::Files;
 use crate::history::RouteHistory;
 use crate::media;
 use crate::reply::Reply;
@@ -50,7 +51,22 @@ pub struct Root {
     directory: OwnedFd,
     path: PathBuf,
     options: FileOptions,
+    siblings: Mutex<Siblings>,
 }
+
+/// Which compressed siblings files were seen to have, so that not each request asks the disk for three that are rarely
+/// there.
+#[derive(Debug, Default)]
+struct Siblings {
+    /// When what is in `seen` was looked up.
+    second: i64,
+    seen: HashMap<Vec<u8>, Vec<Coding>>,
+}
+
+/// Siblings of so many files are remembered. 1024: more than a page asks for, less than 100 KiB.
+const REMEMBERED: usize = 1024;
+/// Seconds for which they are: who puts new ones in their place sees them soon.
+const FRESH: i64 = 2;
 
 /// A file ready to be sent, with what is known about it.
 #[derive(Debug)]
@@ -63,6 +79,12 @@ pub struct FileReply {
     pub(crate) path: Vec<u8>,
     pub(crate) options: FileOptions,
     pub(crate) route: Option<Arc<RouteHistory>>,
+    /// Where it was found, and under which name.
+    found: Option<(Arc<Root>, Vec<u8>)>,
+    /// How its content is compressed, if it is a sibling of the one asked for.
+    coding: Option<Coding>,
+    /// Other requests may get it compressed otherwise.
+    varies: bool,
 }
 
 impl Root {
@@ -74,15 +96,25 @@ impl Root {
     pub fn open(path: &Path, options: FileOptions) -> io::Result<Arc<Root>> {
         let name = CString::new(path.as_os_str().as_bytes())?;
         let directory = sys::open_directory(&name)?;
-        Ok(Arc::new(Root { directory, path: path.to_owned(), options }))
+        let siblings = Mutex::default();
+        Ok(Arc::new(Root { directory, path: path.to_owned(), options, siblings }))
     }
 
     /// Finds a regular file by its decoded path below the root. `None` is a 404: no such file, a directory, a path that
     /// would leave the root or that is not written plainly (`.`, `..`, empty parts, NUL).
-    pub fn find(&self, relative: &[u8]) -> Option<FileReply> {
-        if !relative.split(|byte| *byte == b'/').all(is_plain)
-            || (self.options.tell_name && !relative.is_ascii())
-        {
+    pub fn find(self: &Arc<Self>, relative: &[u8]) -> Option<FileReply> {
+        if self.options.tell_name && !relative.is_ascii() {
+            return None;
+        }
+        let (file, metadata) = self.open_file(relative)?;
+        let mut reply = FileReply::new(file, &metadata, self.full_path(relative), self.options.clone())?;
+        reply.found = Some((Arc::clone(self), relative.to_vec()));
+        Some(reply)
+    }
+
+    /// Opens what lies below the root under a name that is written plainly.
+    fn open_file(&self, relative: &[u8]) -> Option<(File, Metadata)> {
+        if !relative.split(|byte| *byte == b'/').all(is_plain) {
             return None;
         }
         let name = CString::new(relative).ok()?;
@@ -92,12 +124,42 @@ impl Root {
             Err(_) => return None,
         };
         let metadata = file.metadata().ok()?;
+        Some((file, metadata))
+    }
+
+    fn full_path(&self, relative: &[u8]) -> Vec<u8> {
         let mut path = self.path.as_os_str().as_bytes().to_vec();
         if path.last() != Some(&b'/') {
             path.push(b'/');
         }
         path.extend_from_slice(relative);
-        FileReply::new(file, &metadata, path, self.options.clone())
+        path
+    }
+
+    /// The codings in which a file lies beside itself, not older than it.
+    fn siblings(&self, relative: &[u8], modified: (i64, i64), now: i64) -> Vec<Coding> {
+        let mut siblings = self.siblings.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_sub(siblings.second) >= FRESH || siblings.seen.len() > REMEMBERED {
+            siblings.seen.clear();
+            siblings.second = now;
+        }
+        if let Some(seen) = siblings.seen.get(relative) {
+            return seen.clone();
+        }
+        let has = |coding: &Coding| self.sibling(relative, modified, *coding).is_some();
+        let seen: Vec<_> = Coding::ALL.into_iter().filter(has).collect();
+        siblings.seen.insert(relative.to_vec(), seen.clone());
+        seen
+    }
+
+    /// A file beside another one, which holds the same compressed.
+    fn sibling(&self, relative: &[u8], modified: (i64, i64), coding: Coding) -> Option<(File, Metadata)> {
+        let name = [relative, b".", coding.extension().as_bytes()].concat();
+        let (file, metadata) = self.open_file(&name)?;
+        // An empty file is nobody's compressed form; one that is older was made of something else.
+        let fits =
+            metadata.is_file() && metadata.len() > 0 && (metadata.mtime(), metadata.mtime_nsec()) >= modified;
+        fits.then_some((file, metadata))
     }
 
     /// Opens component by component, for kernels without openat2. Follows no link at all.
@@ -125,7 +187,18 @@ impl FileReply {
             return None;
         }
         let modified = (metadata.mtime(), metadata.mtime_nsec());
-        Some(FileReply { file, size: metadata.len(), modified, path, options, route: None })
+        let size = metadata.len();
+        Some(FileReply {
+            file,
+            size,
+            modified,
+            path,
+            options,
+            route: None,
+            found: None,
+            coding: None,
+            varies: false,
+        })
     }
 
     /// Says which route has led to it.
@@ -136,8 +209,33 @@ impl FileReply {
 }
 
 impl FileReply {
+    /// Takes the sibling in the coding that the client likes best, if there is one.
+    fn choose(&mut self, head: &RequestHead, now: i64) {
+        let Some((root, relative)) = &self.found else { return };
+        if self.media().1.is_some() {
+            // The file asked for is compressed itself, and named so.
+            return;
+        }
+        let offered = root.siblings(relative, self.modified, now);
+        if offered.is_empty() {
+            return;
+        }
+        self.varies = true;
+        let accepted = Accepted::of(head.field_values(b"accept-encoding"));
+        if let Some(coding) = accepted.best(offered)
+            && let Some((file, metadata)) = root.sibling(relative, self.modified, coding)
+        {
+            (self.file, self.size) = (file, metadata.len());
+            self.modified = (metadata.mtime(), metadata.mtime_nsec());
+            self.coding = Some(coding);
+        }
+    }
+
     /// Writes the response to a request for this file.
-    pub(crate) fn answer(self, head: &RequestHead, reply: &mut Reply<'_>) {
+    pub(crate) fn answer(mut self, head: &RequestHead, reply: &mut Reply<'_>, files: &Files) {
+        if files.precompressed {
+            self.choose(head, reply.seconds());
+        }
         let etag = self.etag();
         let validators = Validators { etag: Some(etag.as_bytes()), modified: Some(self.modified.0) };
         let now = reply.seconds();
@@ -181,7 +279,10 @@ impl FileReply {
     /// `"mtime-size-adler32(path)"`, with the time as Python writes a float.
     fn etag(&self) -> String {
         let seconds = self.modified.0 as f64 + 1e-9 * self.modified.1 as f64;
-        format!("\"{seconds:?}-{}-{}\"", self.size, adler32(&self.path))
+        // A sibling is another representation, and is never confused with one of the same time and size.
+        let suffix = self.coding.map_or("", Coding::token);
+        let dash = if suffix.is_empty() { "" } else { "-" };
+        format!("\"{seconds:?}-{}-{}{dash}{suffix}\"", self.size, adler32(&self.path))
     }
 
     fn last_modified(&self) -> Option<[u8; 29]> {
@@ -193,10 +294,13 @@ impl FileReply {
         self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
     }
 
+    /// Its type and the coding that its name tells of.
+    fn media(&self) -> (Option<&str>, Option<&str>) {
+        media::guess(&String::from_utf8_lossy(self.name()), self.options.types.as_deref())
+    }
+
     fn content_type(&self) -> String {
-        let name = String::from_utf8_lossy(self.name());
-        let media =
-            media::guess(&name, self.options.types.as_deref()).0.unwrap_or("application/octet-stream");
+        let media = self.media().0.unwrap_or("application/octet-stream");
         if media::is_text(media) { format!("{media}; charset=utf-8") } else { media.to_owned() }
     }
 
@@ -213,9 +317,12 @@ impl FileReply {
     }
 
     fn describe_fields(&self, reply: &mut Reply<'_>, etag: &str, content: bool) {
-        let name = String::from_utf8_lossy(self.name());
-        if let Some(coding) = media::guess(&name, self.options.types.as_deref()).1.filter(|_| content) {
+        let coding = self.coding.map(Coding::token).or(self.media().1);
+        if let Some(coding) = coding.filter(|_| content) {
             add(reply, b"Content-Encoding", coding.as_bytes());
+        }
+        if self.varies {
+            add(reply, b"Vary", b"Accept-Encoding");
         }
         if self.options.tell_name {
             add(reply, b"Content-Disposition", &disposition(self.name()));

@@ -37,6 +37,22 @@ pub enum Lane {
     Later,
 }
 
+/// Whether a route's responses may be compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compressible {
+    /// As the server is set.
+    #[default]
+    Maybe,
+    /// They are, whoever they are for: they hold no secret.
+    Always,
+    /// They are not.
+    Never,
+    /// They are static files.
+    File,
+    /// Which of these it is comes with each response: [`Reply::compressing`](crate::Reply::compressing).
+    Told,
+}
+
 /// What is known about the run time of one route and method. Shared by all threads; every method takes `&self`.
 #[derive(Debug, Default)]
 pub struct RouteHistory {
@@ -44,6 +60,7 @@ pub struct RouteHistory {
     fixed: Option<bool>,
     is_later: bool,
     takes_stream: bool,
+    compressible: Compressible,
     /// Moving average of wall-clock time.
     wall: AtomicU32,
     /// Runs so far, up to [`PROVEN`].
@@ -80,6 +97,17 @@ impl RouteHistory {
     /// The route's name.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// The same route, whose responses are compressed as this says.
+    #[must_use]
+    pub fn compressing(self, compressible: Compressible) -> RouteHistory {
+        RouteHistory { compressible, ..self }
+    }
+
+    /// Whether its responses may be compressed.
+    pub(crate) fn compressible(&self) -> Compressible {
+        self.compressible
     }
 
     /// Whether bodies that are still arriving are given away, too.

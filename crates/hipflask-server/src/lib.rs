@@ -5,9 +5,11 @@
 //! has the reasons and the measurements.
 
 mod body;
+mod coding;
 mod config;
 mod conn;
 mod deferred;
+mod delivery;
 mod engine;
 mod exchange;
 mod files;
@@ -15,6 +17,7 @@ mod handler;
 mod history;
 mod http2;
 mod interim;
+mod kept;
 mod media;
 mod metrics;
 mod outflow;
@@ -36,12 +39,13 @@ mod waker;
 mod word;
 
 pub use body::{Body, BodyError, BodySource, BodyStream};
-pub use config::{Bind, Config, EarlyHints, Timeouts};
+pub use coding::{Effort, compress};
+pub use config::{Bind, Compression, Config, EarlyHints, Files, Scope, Timeouts};
 pub use deferred::Deferred;
 pub use exchange::{Address, Answered, ConnInfo, Notice, Times};
 pub use files::{FileOptions, FileReply, Root};
 pub use handler::{Handler, Request, Routed, Stream};
-pub use history::{Lane, RouteHistory};
+pub use history::{Compressible, Lane, RouteHistory};
 pub use interim::{Exchange, TooLate};
 pub use metrics::{Board, Monitor, Role, Stats, content_type, wants_open_metrics};
 pub use outlet::{Outlet, OutletError, Piece, Upgraded};

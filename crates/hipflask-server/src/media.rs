@@ -194,6 +194,37 @@ pub(crate) fn is_text(media: &str) -> bool {
         )
 }
 
+/// Whether content of a type becomes smaller when it is compressed. Pictures, films, sounds, archives and WOFF fonts are
+/// compressed already. Events are not: some clients want to read them line by line, whatever the length of a block.
+pub(crate) fn is_compressible(media: &[u8]) -> bool {
+    let Ok(media) = std::str::from_utf8(media) else { return false };
+    let media = media.to_ascii_lowercase();
+    if media == "text/event-stream" {
+        return false;
+    }
+    is_text(&media)
+        || media.ends_with("+json")
+        || matches!(
+            media.as_str(),
+            "application/json"
+                | "application/x-javascript"
+                | "application/x-ndjson"
+                | "application/graphql"
+                | "application/x-yaml"
+                | "application/yaml"
+                | "application/toml"
+                | "application/rtf"
+                | "application/wasm"
+                | "application/vnd.ms-fontobject"
+                | "font/collection"
+                | "font/otf"
+                | "font/ttf"
+                | "image/bmp"
+                | "image/vnd.microsoft.icon"
+                | "image/x-icon"
+        )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

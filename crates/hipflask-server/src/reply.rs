@@ -15,6 +15,7 @@ pub use hipflask_http::response::FieldError;
 use crate::body::{BodySource, Lender};
 use crate::config::Config;
 use crate::exchange::Times;
+use crate::history::Compressible;
 use crate::outflow::Outflow;
 use crate::outlet::{Outlet, Upgraded};
 use crate::record::Record;
@@ -110,6 +111,7 @@ pub(crate) struct Answer {
     pub(crate) payload: Payload,
     /// Where in the output the body begins.
     pub(crate) body: usize,
+    pub(crate) compressible: Option<Compressible>,
     /// What is to be done once the response is out.
     pub(crate) afterwards: Vec<Afterwards>,
 }
@@ -128,6 +130,7 @@ pub struct Reply<'a> {
     lender: Option<&'a Lender>,
     close: bool,
     afterwards: Vec<Afterwards>,
+    compressible: Option<Compressible>,
     /// `Strict-Transport-Security` is still to be written.
     owes_hsts: bool,
     /// What is noted of the request.
@@ -159,6 +162,7 @@ impl<'a> Reply<'a> {
             owes_id,
             record,
             afterwards: Vec::new(),
+            compressible: None,
             answer: None,
         }
     }
@@ -313,6 +317,11 @@ impl<'a> Reply<'a> {
         self.owes_hsts = false;
     }
 
+    /// Says whether this response may be compressed, for a route that is [`Compressible::Told`].
+    pub fn compressing(&mut self, compressible: Compressible) {
+        self.compressible = Some(compressible);
+    }
+
     /// Closes the connection after this response.
     pub fn close(&mut self) {
         self.close = true;
@@ -369,7 +378,8 @@ impl<'a> Reply<'a> {
             let payload = payload.unwrap_or(Payload::Written);
             let afterwards = Vec::new();
             let body = writer.body_begins();
-            self.answer = Some(Answer { status, keep: finished.keep_alive, payload, body, afterwards });
+            let keep = finished.keep_alive;
+            self.answer = Some(Answer { status, keep, payload, body, compressible: None, afterwards });
         }
     }
 
@@ -382,15 +392,17 @@ impl<'a> Reply<'a> {
             self.start(500, None);
             self.body(b"");
         }
-        let (close, afterwards) = (self.close, self.afterwards);
+        let (close, afterwards, compressible) = (self.close, self.afterwards, self.compressible);
         let mut answer = self.answer.unwrap_or(Answer {
             status: 500,
             keep: false,
             payload: Payload::Written,
             body: 0,
+            compressible: None,
             afterwards: Vec::new(),
         });
         answer.keep &= !close;
+        answer.compressible = compressible;
         answer.afterwards = afterwards;
         answer
     }

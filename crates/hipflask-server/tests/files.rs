@@ -228,3 +228,127 @@ fn a_fifo_is_no_file_and_does_not_hang_the_leader() {
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
     assert_eq!(ask(&live, "GET", "/static/fifo", "").status, 404);
 }
+
+/// Sets when a file was changed last.
+fn touch(path: &std::path::Path, seconds: u64) {
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+/// A root with a style sheet and its siblings, each with a text of its own.
+fn with_siblings(endings: &[(&str, u64)]) -> (Tree, Live) {
+    let tree = Tree::new();
+    tree.write("s.css", b"plain");
+    touch(&tree.0.join("root/s.css"), 1_000_000_000);
+    for (ending, second) in endings {
+        tree.write(&format!("s.css.{ending}"), format!("as {ending}").as_bytes());
+        touch(&tree.0.join(format!("root/s.css.{ending}")), *second);
+    }
+    let live = tree.serve(FileOptions::default());
+    (tree, live)
+}
+
+const NOW: u64 = 1_000_000_000;
+
+#[test]
+fn a_compressed_sibling_is_sent_to_whom_likes_it() {
+    let (_tree, live) = with_siblings(&[("br", NOW), ("zst", NOW + 1), ("gz", NOW)]);
+    for (accept, text, coding) in [
+        ("gzip, deflate, br, zstd", "as br", Some("br")),
+        ("gzip, deflate", "as gz", Some("gzip")),
+        ("gzip;q=0.5, zstd;q=0.8", "as zst", Some("zstd")),
+        ("*;q=0.3", "as br", Some("br")),
+        ("br;q=0, *", "as zst", Some("zstd")),
+        ("identity;q=0, gzip;q=0.1", "as gz", Some("gzip")),
+        ("identity, gzip;q=0.1", "plain", None),
+        ("identity", "plain", None),
+        ("deflate", "plain", None),
+        ("", "plain", None),
+        ("gzip;q=0", "plain", None),
+    ] {
+        let fields = format!("Accept-Encoding: {accept}\r\n");
+        let response = ask(&live, "GET", "/static/s.css", &fields);
+        assert_eq!((response.status, response.text()), (200, text), "{accept}");
+        assert_eq!(response.field("Content-Encoding"), coding, "{accept}");
+        assert_eq!(response.field("Vary"), Some("Accept-Encoding"), "{accept}");
+        assert_eq!(response.field("Content-Type"), Some("text/css; charset=utf-8"));
+        assert_eq!(response.field("Content-Disposition"), Some("inline; filename=s.css"));
+        let head = ask(&live, "HEAD", "/static/s.css", &fields);
+        assert_eq!((head.status, head.fields), (200, response.fields), "{accept}");
+    }
+    let plain = ask(&live, "GET", "/static/s.css", "");
+    assert_eq!((plain.text(), plain.field("Vary")), ("plain", Some("Accept-Encoding")));
+    // The sibling itself is an ordinary file.
+    let gz = ask(&live, "GET", "/static/s.css.gz", "Accept-Encoding: br, gzip\r\n");
+    assert_eq!((gz.text(), gz.field("Content-Encoding"), gz.field("Vary")), ("as gz", Some("gzip"), None));
+    // Nothing is said of codings where there is nothing to choose from.
+    assert_eq!(ask(&live, "GET", "/static/a.txt", "Accept-Encoding: br\r\n").field("Vary"), None);
+}
+
+#[test]
+fn each_form_of_a_file_has_an_entity_tag_of_its_own() {
+    let (_tree, live) = with_siblings(&[("br", NOW), ("gz", NOW)]);
+    let forms = ["br", "gzip", "identity"].map(|coding| {
+        let fields = format!("Accept-Encoding: {coding}\r\n");
+        let response = ask(&live, "GET", "/static/s.css", &fields);
+        (fields, response.field("ETag").unwrap().to_owned(), response.body)
+    });
+    for (fields, etag, body) in &forms {
+        for (_, other, _) in &forms {
+            let status = if etag == other { 304 } else { 200 };
+            let asked = format!("{fields}If-None-Match: {other}\r\n");
+            let response = ask(&live, "GET", "/static/s.css", &asked);
+            assert_eq!(response.status, status, "{asked}");
+            assert_eq!(response.field("Vary"), Some("Accept-Encoding"), "{asked}");
+            assert_eq!(response.field("ETag"), Some(etag.as_str()));
+            let ranged = format!("{fields}Range: bytes=1-2\r\nIf-Range: {other}\r\n");
+            let response = ask(&live, "GET", "/static/s.css", &ranged);
+            if etag == other {
+                let size = format!("bytes 1-2/{}", body.len());
+                assert_eq!((response.status, response.field("Content-Range")), (206, Some(size.as_str())));
+                assert_eq!(response.body, body[1..3], "{ranged}");
+            } else {
+                assert_eq!((response.status, &response.body), (200, body), "{ranged}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sibling_that_is_no_compressed_form_is_not_used() {
+    let (tree, live) = with_siblings(&[("br", NOW - 1), ("zst", NOW)]);
+    tree.write("s.css.zst", b"");
+    symlink("../../secret", tree.0.join("root/sub/b.css.gz")).unwrap();
+    fs::create_dir(tree.0.join("root/a.txt.br")).unwrap();
+    tree.write("x.tar.gz", b"archive");
+    tree.write("x.tar.gz.br", b"twice");
+    for (path, text) in
+        [("s.css", "plain"), ("sub/b.css", "b{}"), ("a.txt", "0123456789"), ("x.tar.gz", "archive")]
+    {
+        let response = ask(&live, "GET", &format!("/static/{path}"), "Accept-Encoding: br, zstd, gzip\r\n");
+        assert_eq!((response.status, response.text()), (200, text), "{path}");
+        assert_eq!(response.field("Vary"), None, "{path}");
+    }
+}
+
+#[test]
+fn a_sibling_that_goes_is_missed_by_nobody() {
+    let (tree, live) = with_siblings(&[("gz", NOW)]);
+    let fields = "Accept-Encoding: gzip\r\n";
+    assert_eq!(ask(&live, "GET", "/static/s.css", fields).text(), "as gz");
+    fs::remove_file(tree.0.join("root/s.css.gz")).unwrap();
+    let response = ask(&live, "GET", "/static/s.css", fields);
+    assert_eq!((response.text(), response.field("Content-Encoding")), ("plain", None));
+}
+
+#[test]
+fn siblings_can_be_left_alone() {
+    let tree = Tree::new();
+    tree.write("s.css", b"plain");
+    tree.write("s.css.gz", b"as gz");
+    let root = Root::open(&tree.0.join("root"), FileOptions::default()).unwrap();
+    let files = hipflask_server::Files { precompressed: false };
+    let live = App::default().files("/static/", root).serve(Config { files, ..Config::default() });
+    let response = ask(&live, "GET", "/static/s.css", "Accept-Encoding: gzip\r\n");
+    assert_eq!((response.text(), response.field("Vary")), ("plain", None));
+}

@@ -259,8 +259,12 @@ class App(Scaffold):
             if provide_automatic_options:
                 required.add("OPTIONS")
 
+        compress = options.pop("compress", None)
+        if compress is None and getattr(view_func, "sends_static_files", False):
+            compress = "static"
         made = self.url_rule_class(rule, methods=methods | required, **options)
         made.provide_automatic_options = provide_automatic_options
+        made.compress = compress
         self.url_map.add(made)
         if view_func is not None:
             known = self.view_functions.setdefault(endpoint, view_func)

@@ -286,7 +286,9 @@ class Scaffold:
             endpoint: The rule's name; by default that of the view function.
             view_func: What to call; it can also be registered later with `endpoint`.
             provide_automatic_options: Whether OPTIONS is answered without the view.
-            options: Passed to the rule: `methods`, `defaults`, `subdomain`, `host`, `strict_slashes`, ...
+            options: `compress`, whether the server compresses the responses (True: whoever they are for,
+                since they hold no secret; False: never). All others are passed to the rule: `methods`,
+                `defaults`, `subdomain`, `host`, `strict_slashes`, ...
 
         Raises:
             AssertionError: If the endpoint has another view function already.

@@ -112,6 +112,9 @@ impl<H: Handler> Owed for Debt<H> {
             let count = rest.len();
             self.conn.out.splice(self.begin..self.begin, rest);
             self.begin += count;
+            if let Some(answer) = &mut self.answer {
+                answer.body += count;
+            }
         }
         if self.answer.is_none() {
             self.fill(&mut |reply| {
@@ -121,7 +124,11 @@ impl<H: Handler> Owed for Debt<H> {
         }
         let Debt { engine, mut conn, begin, answer, lender, .. } = *self;
         match answer {
-            Some(answer) => engine.apply(&mut conn, answer, begin),
+            Some(mut answer) => {
+                // The thread may be attached, and others wait for what it does next: a worker compresses.
+                engine.deliver(&mut conn, &mut answer, begin, || false);
+                engine.apply(&mut conn, answer, begin);
+            }
             None => conn.broken = true,
         }
         if let Some(lender) = lender {

@@ -13,9 +13,10 @@ use hipflask_http::{BodyDecoder, Error, Framing, Limits, RequestHead};
 
 use crate::body::{self, Body, Intake, Lender, Pace};
 use crate::conn::{BATCH, Conn, Filled, Pending, Phase, Pushed, READ, Reserved};
+use crate::delivery::Delivery;
 use crate::exchange::Notice;
 use crate::handler::{Handler, Routed};
-use crate::history::{Lane, RouteHistory};
+use crate::history::{Compressible, Lane, RouteHistory};
 use crate::metrics::Counter;
 use crate::pool::{Call, StreamJob};
 use crate::reactor::{Accepted, BELL, Reactor, Stopping};
@@ -463,10 +464,14 @@ impl<H: Handler> Engine<H> {
                 }
                 let usable = self.skip_body(&mut conn, &head, lead.now);
                 let exchange = asked(&head, usable && !self.is_stopping());
-                self.answer(&mut conn, exchange, here, |reply| file.answer(&head, reply));
+                conn.delivery = Delivery::of(&head, &self.config.compression, Compressible::File);
+                self.answer(&mut conn, exchange, here, |reply| {
+                    file.answer(&head, reply, &self.config.files);
+                });
                 Flow::On(lead, conn)
             }
             Routed::Call { ticket, history, max_body } => {
+                conn.delivery = Delivery::of(&head, &self.config.compression, history.compressible());
                 if let Some(record) = conn.records.last_mut() {
                     record.route = Some(Arc::clone(&history));
                 }

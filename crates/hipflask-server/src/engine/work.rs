@@ -107,15 +107,30 @@ impl<H: Handler> Engine<H> {
         if let Some(stats) = self.stats() {
             stats.leave(here.number);
         }
+        let mut interim = 0;
         if let Some(scope) = scope {
             let rest = scope.leave();
-            let count = rest.len();
+            interim = rest.len();
             conn.out.splice(begin..begin, rest);
-            begin += count;
+            begin += interim;
         }
         match result {
-            Ok(answer) => self.apply(conn, answer, begin),
+            Ok(mut answer) => {
+                answer.body += interim;
+                let mut compresses = false;
+                self.deliver(conn, &mut answer, begin, || {
+                    here.detach(&*self.handler);
+                    compresses = true;
+                    true
+                });
+                if compresses {
+                    // It counts as the view's time: one whose response takes long goes to a worker.
+                    here.clock = Instant::now();
+                }
+                self.apply(conn, answer, begin);
+            }
             Err(panic) => {
+                conn.delivery = None;
                 self.notice(&Notice::Panic(message(&*panic)));
                 self.replace(conn, begin, here);
             }
@@ -149,6 +164,19 @@ impl<H: Handler> Engine<H> {
         plain(&mut reply, 500, "Internal Server Error");
         let answer = reply.finish();
         self.apply(conn, answer, begin);
+    }
+
+    /// Has a complete response compressed, if that was wanted; see [`Delivery`](crate::delivery::Delivery).
+    pub(super) fn deliver(
+        &self,
+        conn: &mut Conn<H::Ticket>,
+        answer: &mut Answer,
+        begin: usize,
+        ready: impl FnOnce() -> bool,
+    ) {
+        if let Some(delivery) = conn.delivery.take() {
+            delivery.deliver(answer, &mut conn.out, begin, &self.kept, ready);
+        }
     }
 
     /// Makes a complete response the connection's next output.
@@ -292,8 +320,12 @@ impl<H: Handler> Engine<H> {
             reply.finish()
         }));
         match result {
-            Ok(answer) => self.apply(conn, answer, begin),
+            Ok(mut answer) => {
+                self.deliver(conn, &mut answer, begin, || true);
+                self.apply(conn, answer, begin);
+            }
             Err(panic) => {
+                conn.delivery = None;
                 self.notice(&Notice::Panic(message(&*panic)));
                 self.replace(conn, begin, here);
             }

@@ -1,0 +1,360 @@
+"""Compression by the server: what is compressed, for whom, and what a response says about it."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import time
+
+import brotli
+import pytest
+import zstandard
+from flask import Flask as RealFlask
+
+from hipflask import Flask, Response, _core, make_response, session
+
+TEXT = "compressible " * 500
+NOISE = bytes(range(256)) * 8
+
+
+class Server:
+    """A running server and requests to it."""
+
+    def __init__(self, app, **settings) -> None:
+        self._server = _core.Server(app, ["127.0.0.1:0"], settings=settings)
+        self._server.start()
+        host, _, port = self._server.addresses[0].rpartition(":")
+        self._connection = http.client.HTTPConnection(host, int(port), timeout=20)
+
+    def ask(self, path, accept=None, method="GET", **fields):
+        self._connection.putrequest(method, path, skip_accept_encoding=True)
+        if accept is not None:
+            self._connection.putheader("Accept-Encoding", accept)
+        for name, value in fields.items():
+            self._connection.putheader(name.replace("_", "-"), value)
+        self._connection.endheaders()
+        response = self._connection.getresponse()
+        response.data = response.read()
+        return response
+
+    def close(self) -> None:
+        self._connection.close()
+        self._server.stop()
+
+
+def decode(response) -> bytes:
+    match response.getheader("Content-Encoding"):
+        case "gzip":
+            return gzip.decompress(response.data)
+        case "br":
+            return brotli.decompress(response.data)
+        case "zstd":
+            return zstandard.ZstdDecompressor().decompressobj().decompress(response.data)
+        case None:
+            return response.data
+        case other:
+            raise AssertionError(other)
+
+
+@pytest.fixture
+def app(tmp_path) -> Flask:
+    app = Flask(__name__, static_folder=str(tmp_path), static_url_path="/static")
+    app.secret_key = "k"
+    (tmp_path / "a.css").write_text(TEXT)
+    (tmp_path / "small.css").write_text("b{}")
+    (tmp_path / "a.png").write_bytes(TEXT.encode())
+
+    def answer(body=TEXT, status=200, **fields):
+        def view():
+            response = Response(body() if callable(body) else body, status, mimetype="text/plain")
+            for name, value in fields.items():
+                response.headers[name.replace("_", "-")] = value
+            return response
+
+        return view
+
+    def pieces():
+        yield "first "
+        yield ""
+        yield TEXT
+
+    views = {
+        "text": lambda: TEXT,
+        "json": lambda: {"text": TEXT},
+        "error": answer(status=404),
+        "small": lambda: "small",
+        "noise": answer(NOISE[::-1], Content_Type="application/octet-stream"),
+        "stream": answer(pieces),
+        "sized": answer(lambda: iter([TEXT]), Content_Length=str(len(TEXT))),
+        "events": answer(pieces, Content_Type="text/event-stream"),
+        "encoded": answer(Content_Encoding="x-own"),
+        "fixed": answer(Cache_Control="no-transform"),
+        "private": answer(Cache_Control="private, max-age=1"),
+        "unstored": answer(Cache_Control="no-store"),
+        "cookie": answer(Set_Cookie="a=b"),
+        "etag": answer(ETag='"v1"'),
+        "part": answer(status=206, Content_Range="bytes 0-9/10"),
+    }
+    for name, view in views.items():
+        app.add_url_rule(f"/{name}", name, view)
+        app.add_url_rule(f"/always/{name}", f"always-{name}", view, compress=True)
+        app.add_url_rule(f"/never/{name}", f"never-{name}", view, compress=False)
+
+    @app.get("/session")
+    def of_session():
+        return TEXT + session.get("name", "")
+
+    @app.get("/later")
+    async def later():
+        return TEXT
+
+    return app
+
+
+@pytest.fixture(params=["fast", "full"])
+def serve(request, app):
+    servers = []
+
+    def start(**settings):
+        if request.param == "full":
+            inner = app.wsgi_app
+            app.wsgi_app = lambda environ, start_response: inner(environ, start_response)
+        servers.append(Server(app, **settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+COMPRESSED = ["text", "json", "error", "stream", "sized", "etag", "later"]
+AS_THEY_ARE = ["small", "noise", "events", "encoded", "fixed", "private", "unstored", "cookie", "part"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "coding"),
+    [
+        ("gzip, deflate, br, zstd", "zstd"),
+        ("gzip, br", "br"),
+        ("gzip", "gzip"),
+        ("br;q=0.1, gzip;q=0.2", "gzip"),
+        ("*", "zstd"),
+        ("identity;q=0, gzip;q=0.1", "gzip"),
+        ("gzip;q=0", None),
+        ("identity, gzip;q=0.5", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_what_may_be_compressed_is(serve, accept, coding):
+    server = serve(compression="all")
+    for name in COMPRESSED:
+        response = server.ask(f"/{name}", accept)
+        assert response.getheader("Content-Encoding") == coding, name
+        assert response.getheader("Vary") == "Accept-Encoding", name
+        data = decode(response)
+        assert TEXT in data.decode(), name
+        if coding:
+            assert len(response.data) < len(data) / 2
+            assert response.getheader("ETag") in (None, 'W/"v1"')
+        if response.getheader("Content-Length") is not None:
+            assert response.getheader("Content-Length") == str(len(response.data))
+        head = server.ask(f"/{name}", accept, "HEAD")
+        assert (head.status, head.data) == (response.status, b"")
+        same = ["Content-Encoding", "Vary", "ETag", "Content-Type"]
+        assert [head.getheader(n) for n in same] == [response.getheader(n) for n in same], name
+        if coding:
+            assert head.getheader("Content-Length") is None
+
+
+def test_what_is_for_one_client_or_fixed_is_left_alone(serve):
+    server = serve(compression="all")
+    for name in [*AS_THEY_ARE, "session"]:
+        response = server.ask(f"/{name}", "gzip")
+        assert response.getheader("Content-Encoding") in (None, "x-own"), name
+        assert "Accept-Encoding" not in (response.getheader("Vary") or ""), name
+
+
+@pytest.mark.parametrize("fields", [{"Cookie": "a=b"}, {"Authorization": "Basic eA=="}])
+def test_a_request_with_a_secret_gets_no_compressed_answer(serve, fields):
+    server = serve(compression="all")
+    response = server.ask("/text", "gzip", **fields)
+    assert (response.getheader("Content-Encoding"), response.getheader("Vary")) == (None, "Accept-Encoding")
+    assert response.data == TEXT.encode()
+    response = server.ask("/always/text", "gzip", **fields)
+    assert (response.getheader("Content-Encoding"), decode(response)) == ("gzip", TEXT.encode())
+
+
+def test_a_route_decides_for_itself(serve):
+    for scope in ("routes", "static", "all"):
+        server = serve(compression=scope)
+        for name in ("text", "stream", "private", "unstored", "cookie"):
+            assert server.ask(f"/always/{name}", "gzip").getheader("Content-Encoding") == "gzip", name
+        for name in ("encoded", "fixed", "small", "noise"):
+            assert server.ask(f"/always/{name}", "gzip").getheader("Content-Encoding") != "gzip", name
+        for name in ("text", "stream", "json"):
+            response = server.ask(f"/never/{name}", "gzip")
+            assert (response.getheader("Content-Encoding"), response.getheader("Vary")) == (None, None), name
+
+
+def test_nothing_is_compressed_by_default(serve):
+    server = serve()
+    for path in ("/text", "/stream", "/static/a.css"):
+        response = server.ask(path, "gzip")
+        assert (response.getheader("Content-Encoding"), response.getheader("Vary")) == (None, None), path
+
+
+def test_the_least_size_can_be_set(serve):
+    server = serve(compression="all", compression_min=6)
+    assert server.ask("/small", "gzip").getheader("Content-Encoding") is None
+    server = serve(compression="all", compression_min=len(TEXT) + 1)
+    assert server.ask("/text", "gzip").getheader("Content-Encoding") is None
+
+
+def test_a_weak_tag_is_known_again(serve):
+    server = serve(compression="all")
+    app = server.ask("/etag", "gzip")
+    assert app.getheader("ETag") == 'W/"v1"'
+
+
+def test_each_piece_of_a_stream_arrives_before_the_next_is_made(app):
+    import threading
+    import zlib
+
+    read = threading.Event()
+
+    @app.get("/slow", compress=True)
+    def slow():
+        def pieces():
+            yield "one"
+            assert read.wait(20)
+            yield "two"
+
+        return Response(pieces(), mimetype="text/plain")
+
+    server = Server(app)
+    try:
+        connection = server._connection
+        connection.request("GET", "/slow", headers={"Accept-Encoding": "gzip"})
+        response = connection.getresponse()
+        assert response.getheader("Content-Encoding") == "gzip"
+        inflate, got = zlib.decompressobj(31), b""
+        while got != b"one":
+            got += inflate.decompress(response.read1())
+        read.set()
+        assert inflate.decompress(response.read()) == b"two"
+        assert inflate.eof
+    finally:
+        read.set()
+        server.close()
+
+
+def kept(server, path, accept, **fields):
+    """The response once the file has been compressed: whoever comes while it is, gets it as it is."""
+    for _ in range(200):
+        response = server.ask(path, accept, **fields)
+        if response.getheader("Content-Length") and response.getheader("Content-Encoding"):
+            return response
+        time.sleep(0.01)
+    raise AssertionError("it was not kept")
+
+
+@pytest.mark.parametrize("scope", ["static", "all"])
+@pytest.mark.parametrize("attended", [False, True])
+def test_static_files_are_compressed_once_and_kept(app, scope, attended):
+    if attended:
+        app.before_request(lambda: None)
+    server = Server(app, compression=scope)
+    try:
+        for accept, coding in [("gzip", "gzip"), ("gzip, br, zstd", "br"), ("zstd", "zstd")]:
+            first = server.ask("/static/a.css", accept, Cookie="a=b")
+            assert first.getheader("Content-Encoding") == coding
+            again = kept(server, "/static/a.css", accept)
+            for response in (first, again):
+                assert decode(response) == TEXT.encode()
+                assert response.getheader("Vary") == "Accept-Encoding"
+                assert response.getheader("ETag").startswith('W/"')
+                assert response.getheader("Content-Type") == "text/css; charset=utf-8"
+            etag = again.getheader("ETag")
+            same = server.ask("/static/a.css", accept, If_None_Match=etag)
+            assert (same.status, same.getheader("ETag")) == (304, etag)
+            assert same.getheader("Vary") == "Accept-Encoding"
+        part = server.ask("/static/a.css", "gzip", Range="bytes=0-4")
+        assert (part.status, part.data, part.getheader("Content-Encoding")) == (206, b"compr", None)
+        if not attended:
+            # Flask takes a weak tag for a strong one here, which no client may send.
+            whole = server.ask("/static/a.css", "gzip", Range="bytes=0-4", If_Range=etag)
+            assert (whole.status, decode(whole)) == (200, TEXT.encode())
+        for path in ("small.css", "a.png"):
+            response = server.ask(f"/static/{path}", "gzip")
+            assert (response.getheader("Content-Encoding"), response.getheader("Vary")) == (None, None)
+    finally:
+        server.close()
+
+
+def test_a_changed_file_is_compressed_anew(app, tmp_path):
+    server = Server(app, compression="static")
+    try:
+        kept(server, "/static/a.css", "gzip")
+        (tmp_path / "a.css").write_text(TEXT[::-1])
+        assert decode(server.ask("/static/a.css", "gzip")) == TEXT[::-1].encode()
+    finally:
+        server.close()
+
+
+def test_nothing_is_kept_without_room_and_a_large_file_is_whole(app, tmp_path):
+    text = "".join(f"line {n * 7919 % 100_003}\n" for n in range(300_000)).encode()
+    (tmp_path / "large.txt").write_bytes(text)
+    for room in (0, 32 << 20):
+        server = Server(app, compression="static", compression_cache=room)
+        try:
+            for _ in range(3):
+                assert decode(server.ask("/static/large.txt", "zstd, gzip;q=0.5")) == text
+        finally:
+            server.close()
+
+
+def test_an_application_that_compresses_by_itself_is_not_compressed_twice(serve, app):
+    @app.after_request
+    def compress(response):
+        response.data = gzip.compress(response.get_data())
+        response.headers["Content-Encoding"] = "gzip"
+        response.vary.add("Accept-Encoding")
+        return response
+
+    server = serve(compression="all")
+    response = server.ask("/text", "gzip")
+    assert decode(response) == TEXT.encode()
+    assert response.msg.get_all("Vary") == ["Accept-Encoding"]
+
+
+def test_other_applications_are_compressed_too():
+    def hosted(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/html"), ("Content-Length", str(len(TEXT)))])
+        return [TEXT.encode()]
+
+    real = RealFlask(__name__)
+    real.add_url_rule("/", "text", lambda: TEXT)
+    for app in (hosted, real):
+        server = Server(app, compression="all")
+        try:
+            response = server.ask("/", "br")
+            assert (response.getheader("Content-Encoding"), decode(response)) == ("br", TEXT.encode())
+        finally:
+            server.close()
+
+
+def test_http_1_0_and_bodiless_answers_are_left_alone(app):
+    @app.get("/none")
+    def none():
+        return make_response("", 204)
+
+    server = Server(app, compression="all")
+    try:
+        response = server.ask("/none", "gzip")
+        assert (response.status, response.getheader("Content-Encoding")) == (204, None)
+        server._connection._http_vsn_str = "HTTP/1.0"
+        response = server.ask("/text", "gzip")
+        assert (response.getheader("Content-Encoding"), response.data) == (None, TEXT.encode())
+    finally:
+        server.close()
