@@ -54,6 +54,7 @@ MODULES = {
         "process",
         "metrics",
         "top",
+        "otel",
         "settings",
         "setting_table",
         "setting_types",
