@@ -33,7 +33,7 @@ const SHARE: usize = 64;
 /// Outlets that are looked after between two batches.
 const WOKEN: usize = 32;
 /// What a lingering connection reads at most.
-const LINGER_MOST: usize = 1 << 20;
+pub(super) const LINGER_MOST: usize = 1 << 20;
 
 /// What a step of the leader left.
 pub(super) enum Flow<H: Handler> {

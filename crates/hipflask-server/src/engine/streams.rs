@@ -1,6 +1,7 @@
 //! What the leader does for HTTP/2 connections: takes their requests, which then go the way of all requests, and ends
 //! them in good order.
 
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,7 +20,7 @@ use crate::refusal::RefusalKind;
 use crate::reply::asked_unknown;
 use crate::transport::Transport;
 
-use super::leader::Flow;
+use super::leader::{Flow, LINGER_MOST};
 use super::{Engine, Helm, Here, Link};
 
 /// Whether a request breaks the rules of HTTP/2 itself, so that its stream is in error (RFC 9113 §8.1.1). What the rules
@@ -88,21 +89,18 @@ impl<H: Handler> Engine<H> {
             if let Some(why) = why {
                 self.refused_silently(&conn, RefusalKind::BadHttp2, why);
             }
-            lead.close(conn);
-            return Flow::Next(lead);
+            return self.part(lead, conn);
         }
         if http2.is_rushing() {
             let why = "the client takes back too many of its requests";
             self.refused_silently(&conn, RefusalKind::RapidReset, why);
             http2.end(Reason::ENHANCE_YOUR_CALM);
-            lead.close(conn);
-            return Flow::Next(lead);
+            return self.part(lead, conn);
         }
         if lead.stopping != Stopping::No {
             http2.leave();
             if let Found::Over(_) = http2.look() {
-                lead.close(conn);
-                return Flow::Next(lead);
+                return self.part(lead, conn);
             }
         }
         conn.writing = match conn.writing {
@@ -116,6 +114,15 @@ impl<H: Handler> Engine<H> {
         conn.phase = Phase::Http2(http2);
         lead.park(conn);
         Flow::Next(lead)
+    }
+
+    /// Has said its last word. Windows and answers to pings may still be on their way here, and to close now would reset
+    /// the connection, which takes the last frames from the client.
+    fn part(&self, lead: Helm<H>, mut conn: Link<H>) -> Flow<H> {
+        conn.socket.shutdown(Shutdown::Write);
+        conn.phase = Phase::Linger(LINGER_MOST, lead.now);
+        conn.readable = true;
+        Flow::On(lead, conn)
     }
 
     /// Gives a request a place of its own.
@@ -177,11 +184,11 @@ impl<H: Handler> Engine<H> {
             if !http2.is_open() {
                 let why = "the HTTP/2 connection begins too slowly";
                 self.refused_silently(&conn, RefusalKind::SlowHttp2, why);
-            } else {
-                http2.end(Reason::NO_ERROR);
+                return lead.close(conn);
             }
+            http2.end(Reason::NO_ERROR);
         }
-        lead.close(conn);
+        lead.returned.push_back(conn);
     }
 
     /// Ends a connection without requests because the server stops.
@@ -190,7 +197,7 @@ impl<H: Handler> Engine<H> {
             Phase::Http2(http2) if !http2.has_streams() => http2.end(Reason::NO_ERROR),
             _ => return lead.park(conn),
         }
-        lead.close(conn);
+        lead.returned.push_back(conn);
     }
 
     /// What a stream's head is answered with is the same as for any other.
