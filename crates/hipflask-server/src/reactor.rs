@@ -485,6 +485,8 @@ impl<T> Reactor<T> {
             self.reclaim(std::mem::take(&mut conn.out));
         } else if matches!(conn.phase, Phase::Outlet(_) | Phase::Spool(_)) {
             self.slim(&mut conn);
+        } else if matches!(&conn.phase, Phase::Http2(http2) if http2.has_streams()) {
+            conn.began = None;
         } else if matches!(conn.phase, Phase::Ready | Phase::Http2(_)) && conn.began.is_none() {
             conn.began = Some(self.now);
         }
@@ -547,7 +549,8 @@ impl<T> Reactor<T> {
             Phase::Http2(http2) if !http2.is_open() => conn.began.unwrap_or(self.now) + timeouts.header,
             // Each of them has deadlines of its own.
             Phase::Http2(http2) if http2.has_streams() => return None,
-            Phase::Http2(_) => self.now + timeouts.idle,
+            // Since the last request, whatever else the client sends.
+            Phase::Http2(_) => conn.began.unwrap_or(self.now) + timeouts.idle,
         })
     }
 
