@@ -55,6 +55,7 @@ MODULES = {
         "metrics",
         "top",
         "otel",
+        "server_log",
         "settings",
         "setting_table",
         "setting_types",

@@ -720,7 +720,7 @@ COMMANDS = [
     ("poetry run gunicorn --bind=127.0.0.1:80 a", "--app a --host 127.0.0.1 --port 80"),
     ("gunicorn -b unix:/run/a.sock 'a:make(1)'", "--app 'a:make(1)' --host unix:/run/a.sock"),
     ("gunicorn -b [::1]:80 --threads 4 --reload a", "--app a --host ::1 --port 80 --threads 4 --reload"),
-    ("gunicorn --access-logfile - -w2 a", "--app a --access-log --workers 2"),
+    ("gunicorn --access-logfile - -w2 a", "--app a --access-log-to - --workers 2"),
     ("gunicorn --preload --max-requests 9 -u www a", "--app a --preload --max-requests 9 --user www"),
     ("gunicorn --max-requests 0 -b :1 -b unix:a a", "--app a --bind 0.0.0.0:1 --bind unix:a"),
     ("gunicorn --graceful-timeout 9 --keep-alive 5 a", "--app a --grace 9 --idle-timeout 5"),

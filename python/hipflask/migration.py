@@ -28,8 +28,8 @@ _OPTIONS = {
     "reload": "--reload",
     "reload_extra_file": "--extra-files",
     "reload_engine": "--reloader",
-    "access_logfile": "--access-log",
-    "accesslog": "--access-log",
+    "access_logfile": "--access-log-to",
+    "accesslog": "--access-log-to",
     "chdir": "the directory in which the command is started",
     "env": "the environment, or --env-file",
     "workers": "--workers",
@@ -59,7 +59,7 @@ _OPTIONS = {
     "errorlog": "standard error, which the service manager keeps",
     "log_level": "logging.getLogger('hipflask').setLevel(...) in the application",
     "loglevel": "logging.getLogger('hipflask').setLevel(...) in the application",
-    "access_logformat": "no counterpart: the log's format is fixed",
+    "access_logformat": "--access-log-format has Apache's directives: 'combined' is the usual format",
     "capture_output": _NOT_NEEDED,
     "disable_redirect_access_to_syslog": _NOT_NEEDED,
     "statsd_host": "no counterpart",
@@ -238,10 +238,6 @@ def _translate(app: str | None, options: list[tuple[str, str]]) -> Translation:
             command.append("--reload")
         elif key == "reload_extra_file":
             command += ["--extra-files", value]
-        elif key in ("access_logfile", "accesslog"):
-            command.append("--access-log")
-            if value not in ("-", ""):
-                notes.append((f"{key} {value}", f"{_OPTIONS['log_file']} (2>>{shlex.quote(value)})"))
         elif meaning.startswith("--"):
             ours, note = _setting(meaning, value)
             command += ours

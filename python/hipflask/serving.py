@@ -35,6 +35,8 @@ _PATIENT_SECONDS = 0.5
 _END_SECONDS = 0.5
 # How many layers of middleware are looked through for the app.
 _MIDDLEWARE_MOST = 32
+# Whether this process has a server: it will not be forked any more.
+_is_serving = False
 # What the thread that stops a server tells the main thread, among the numbers of signals.
 ENDED, STUCK = b"\0", b"\xff"
 
@@ -53,10 +55,19 @@ def server_logger() -> Logger:
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     if not logger.hasHandlers():
-        handler = logging.StreamHandler()
+        from .server_log import LineHandler
+
+        handler = LineHandler()
         process = " [%(process)d]" if "hipflask.supervisor" in sys.modules else ""
         handler.setFormatter(logging.Formatter(f"[%(asctime)s]{process} %(levelname)s %(message)s"))
         logger.addHandler(handler)
+    if _is_serving:
+        from .server_log import LineHandler
+
+        for each in logger.handlers:
+            if isinstance(each, LineHandler):
+                # Threads that serve must not wait for who reads standard error.
+                each.detach()
     return logger
 
 
@@ -229,13 +240,21 @@ def ready_line(listeners: list[Listener], settings: Settings, about: str) -> str
     return line
 
 
+class LogError(Exception):
+    """The access log cannot be written where it is wanted."""
+
+
 def make_server(
     app: WSGIApplication, listeners: list[Listener], settings: Settings, **more: t.Any
 ) -> _core.Server:
     """Make the engine's server for settings, and start it.
 
     The sockets are the engine's from then on: they are closed here.
+
+    Raises:
+        LogError: If the access log cannot be opened.
     """
+    global _is_serving
     redirects = settings.redirects()
     tls = settings.tls()
     if tls is not None:
@@ -246,16 +265,21 @@ def make_server(
         from .metrics import path_of
 
         more["metrics_path"] = path_of(app, settings)
-    server = _core.Server(
-        app,
-        [listener.number for listener in listeners if listener.bind not in redirects and not listener.role],
-        access_log=bool(settings["access_log"]),
-        settings=settings.engine(),
-        **more,
-    )
+    numbers = [
+        listener.number for listener in listeners if listener.bind not in redirects and not listener.role
+    ]
+    log = settings.access_log()
+    try:
+        server = _core.Server(app, numbers, access_log=log, settings=settings.engine(), **more)
+    except OSError as error:
+        if log is None or error.filename != log["to"]:
+            raise
+        why = os.strerror(error.errno) if error.errno else error.strerror
+        raise LogError(f"The access log {log['to']} cannot be opened: {why}.") from None
     server.start()
     for listener in listeners:
         listener.close()
+    _is_serving = True
     return server
 
 
@@ -271,7 +295,10 @@ def _serve(
     line = ready_line(listeners, settings, about)
     if monitor is None:
         monitor = _monitor(settings, listeners)
-    server = make_server(app, listeners, settings, monitor=monitor)
+    try:
+        server = make_server(app, listeners, settings, monitor=monitor)
+    except LogError as error:
+        fail(str(error), error)
     # The reloader ends the process from the main thread: the engine's threads must be gone before Python is.
     import atexit
 
@@ -446,14 +473,18 @@ def _wait_and_stop(
     tell.setblocking(False)
     previous_fd = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
     stopping = (signal.SIGTERM, signal.SIGINT)
-    previous = {number: signal.signal(number, lambda *_: None) for number in stopping}
+    heard = (*stopping, signal.SIGUSR1)
+    previous = {number: signal.signal(number, lambda *_: None) for number in heard}
     try:
         announce()
         told.settimeout(service.interval if service is not None else None)
         while True:
             try:
-                if told.recv(1)[0] in stopping:
+                number = told.recv(1)[0]
+                if number in stopping:
                     break
+                if number == signal.SIGUSR1:
+                    server.reopen_log()
             except TimeoutError:
                 pass
             if service is not None and service.interval is not None:

@@ -98,6 +98,8 @@ def settings_of(ctx: click.Context) -> Settings:
         raise click.UsageError(str(error), ctx) from None
     if get_debug_flag():
         settings.imply("access_log", True, "default, as debug")
+        settings.imply("access_log_format", "short", "default, as debug")
+        settings.imply("server_timing", True, "default, as debug")
     return settings
 
 

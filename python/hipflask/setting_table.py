@@ -13,11 +13,13 @@ from .setting_types import (
     Choice,
     Count,
     Kind,
+    LogFormat,
     Mode,
     Names,
     Path,
     Seconds,
     Setting,
+    Share,
     Size,
     Switch,
     Texts,
@@ -549,8 +551,60 @@ SETTINGS: dict[str, list[Setting]] = {
             "The field 'Server' of responses; '-' for none.",
             "clients and operators can tell who answered",
         ),
+    ],
+    "Logging": [
         Setting(
-            "access_log", Switch(), None, "Log each answer. On in debug mode.", "a proxy writes better ones"
+            "access_log",
+            Switch(),
+            None,
+            "Log each answer. On in debug mode, and if access_log_to is given.",
+            "nobody reads what nobody asked for",
+        ),
+        Setting(
+            "access_log_to",
+            Kind(),
+            "stderr",
+            "Where to: '-' for standard output, 'stderr', a file's path, 'syslog', 'syslog:/path/of/socket',"
+            " 'syslog:host:port'.",
+            reason="where the server's own log goes",
+            beyond="lines that nobody takes are lost, and counted",
+        ),
+        Setting(
+            "access_log_format",
+            LogFormat(),
+            "combined",
+            "'common', 'combined', 'json', 'short', or directives as Apache has them: '%h %r %>s %D'."
+            " 'short' in debug mode.",
+            reason="programs that read logs know it",
+        ),
+        Setting(
+            "access_log_sample",
+            Share(),
+            1.0,
+            "The part of answers that is logged; those with a status of 400 or more always are.",
+            reason="all of them",
+        ),
+        _engine(
+            "request_id",
+            Choice("off", "generate", "trust"),
+            "off",
+            "Give each request a name, for logs, request.request_id and the response;"
+            " 'trust' takes the one that it brings.",
+            "nothing is done that nobody asked for",
+        ),
+        _engine(
+            "request_id_header",
+            Kind(),
+            "X-Request-ID",
+            "The field that has the name.",
+            "what most proxies call it",
+        ),
+        _engine(
+            "server_timing",
+            Switch(),
+            False,
+            "Say in each response, by the field 'Server-Timing', where the time went. On in debug mode.",
+            "clients need not know",
         ),
     ],
 }

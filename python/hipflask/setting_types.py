@@ -168,6 +168,42 @@ class Seconds(Kind):
         return f"{value:g}s" if value >= 1 or not value else f"{value * 1000:g}ms"
 
 
+class Share(Kind):
+    """A part of all, from 0 to 1: ``0.01``, ``1%``."""
+
+    metavar = "SHARE"
+
+    def parse(self, value: object) -> float:
+        """Make a number."""
+        number = _number(value, {"": 1})
+        if number is None and isinstance(value, str) and value.strip().endswith("%"):
+            number = _number(value.strip()[:-1], {"": 1})
+            number = None if number is None else number / 100
+        if number is None:
+            raise SettingError("a part of all is expected, such as 0.01 or 1%")
+        return _within(number, 0, 1, self.show)
+
+    def show(self, value: float) -> str:
+        """Write the number."""
+        return f"{value:g}"
+
+
+class LogFormat(Kind):
+    """What lines of the access log are."""
+
+    metavar = "FORMAT"
+
+    def parse(self, value: object) -> str:
+        """Check that the engine can write it."""
+        from . import _core
+
+        try:
+            _core.check_access_log_format(super().parse(value))
+        except ValueError as error:
+            raise SettingError(str(error)) from None
+        return str(value)
+
+
 class Workers(Count):
     """A number of processes, or ``auto``: one for each core that this process may use."""
 

@@ -197,7 +197,20 @@ class Settings:
 
     def engine(self) -> dict[str, t.Any]:
         """What the engine is to be told: all that somebody has set."""
-        return {name: self[name] for name, row in BY_NAME.items() if row.engine and self.is_given(name)}
+        return {
+            name: self[name]
+            for name, row in BY_NAME.items()
+            if row.engine and (self.is_given(name) or name in self._implied)
+        }
+
+    def access_log(self) -> dict[str, t.Any] | None:
+        """How the access log is written; None for none."""
+        wanted = self["access_log"]
+        if wanted is None:
+            wanted = self.is_given("access_log_to")
+        if not wanted:
+            return None
+        return {name: self[f"access_log_{name}"] for name in ("to", "format", "sample")}
 
     def rows(self) -> t.Iterator[tuple[str, str, str]]:
         """Name, value and source of each setting, for `hipflask config`."""

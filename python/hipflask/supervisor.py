@@ -7,6 +7,7 @@ connection that comes while a worker is replaced waits for the next one.
 =========================  ==========================================================================
 SIGTERM, SIGINT            stop: finish what runs, at most for `grace`; the same again: cut off
 SIGHUP                     read settings again, then replace workers one by one
+SIGUSR1                    open the access log anew, since its file was moved away
 SIGUSR2                    start this program anew on the same sockets, and stop when that one serves
 SIGTTIN, SIGTTOU           one worker more, one less
 =========================  ==========================================================================
@@ -60,7 +61,15 @@ _END_SECONDS = 5.0
 _PINGS = 3
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-_HEARD = (*_STOP, signal.SIGHUP, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD)
+_HEARD = (
+    *_STOP,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGCHLD,
+)
 
 
 class _Forked(BaseException):
@@ -485,6 +494,9 @@ class Supervisor:
                     self._stop()
                 else:
                     self._reload()
+            elif number == signal.SIGUSR1:
+                for worker in self.workers.values():
+                    worker.channel.send(reopen=True)
             elif number == signal.SIGUSR2:
                 self._succeed()
             elif number in (signal.SIGTTIN, signal.SIGTTOU):

@@ -20,6 +20,7 @@ supervisor to worker
 ``{"cut": true}``              end at once
 ``{"ping": true}``             is Python running?
 ``{"look": true}``             another worker has died, and a connection may wait that was its to accept
+``{"reopen": true}``           the access log's file was moved away
 =============================  =============================================================
 
 The end of that connection is the end of the supervisor: then the worker finishes what runs, and goes.
@@ -37,7 +38,7 @@ import time
 import typing as t
 
 from .process import resident_bytes
-from .serving import ENDED, STUCK, cut_off, leave, make_server, stop_beside
+from .serving import ENDED, STUCK, LogError, cut_off, leave, make_server, stop_beside
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +141,8 @@ def work(
         channel.send(failed=describe(error))
         raise SystemExit(1) from None
     signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
     channel.send(ready=True)
     _Life(channel, server, settings, told, tell).run()
 
@@ -189,6 +191,8 @@ class _Life:
             self._ask("it has served its requests")
         if _EVENTS["closed"][0] in numbers:
             self.channel.send(closed=True)
+        if signal.SIGUSR1 in numbers:
+            self.server.reopen_log()
         if signal.SIGTERM in numbers:
             self._stop(self.settings["grace"], hand_over=True)
         if STUCK[0] in numbers:
@@ -200,6 +204,8 @@ class _Life:
             self.channel.send(alive=True)
         elif "look" in message:
             self.server.look()
+        elif "reopen" in message:
+            self.server.reopen_log()
         elif "cut" in message:
             cut_off(self.server)
         elif "stop" in message:
@@ -233,7 +239,7 @@ def describe(error: BaseException) -> str:
 
     if isinstance(error, click.ClickException):
         return f"Error: {error.format_message()}\n"
-    if isinstance(error, PrivilegeError):
+    if isinstance(error, PrivilegeError | LogError):
         return f"Error: {error}\n"
     if isinstance(error, SystemExit):
         return f"Error: The application ended the process with status {error.code} while it was loaded.\n"

@@ -48,6 +48,19 @@ class Request(RequestBase):
 
         return ClientCertificate.from_pem(pem)
 
+    @property
+    def request_id(self) -> str | None:
+        """The name by which logs know this request, if the server gives names (setting ``request_id``)."""
+        return self._request_id
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that the caller says this request belongs to, as 32 hexadecimal digits.
+
+        Implements: W3C Trace Context, the field ``traceparent``. A malformed one is as none.
+        """
+        return self._trace_id
+
     def _load_form_data(self) -> None:
         super()._load_form_data()
         # A developer who forgot the form's enctype is told so when looking for the missing file.

@@ -168,6 +168,9 @@ impl Engine {
         environ.set_item(intern!(py, "wsgi.multithread"), true)?;
         environ.set_item(intern!(py, "wsgi.multiprocess"), MULTIPROCESS.load(Ordering::Relaxed))?;
         environ.set_item(intern!(py, "wsgi.run_once"), false)?;
+        if let Some(id) = head.id() {
+            environ.set_item(intern!(py, "hipflask.request_id"), id)?;
+        }
         if let Some(handoff) = &self.handoff {
             let handshake = Handshake::new(head, Arc::clone(handoff));
             environ.set_item(intern!(py, "hipflask.websocket"), Bound::new(py, handshake)?)?;

@@ -1,5 +1,6 @@
 //! `hipflask._core`: the native half of Hipflask. This file is its table of contents.
 
+mod access_log;
 mod answer;
 mod asgi;
 mod background;
@@ -53,6 +54,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    access_log::register(module)?;
     asgi::register(module)?;
     background::register(module)?;
     body::register(module)?;

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use hipflask_http::{RequestHead, cookie, query};
+use hipflask_http::{RequestHead, TraceParent, cookie, query};
 use hipflask_server::{Address, Body, BodyError, ConnInfo};
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -322,6 +322,30 @@ impl RequestBase {
             let value = (!value.is(value.py().Ellipsis())).then(|| value.unbind());
             drop(slot.set(any, value));
         }
+    }
+
+    /// The name that the server has given to the request.
+    #[getter]
+    fn _request_id<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = slf.py();
+        match slf.get().engine() {
+            Some(engine) => Ok(engine.head.id().map(|id| PyString::new(py, id).into_any())),
+            None => {
+                let environ = slf.as_any().getattr(intern!(py, "environ"))?;
+                let id = environ.call_method1(intern!(py, "get"), (intern!(py, "hipflask.request_id"),))?;
+                Ok((!id.is_none()).then_some(id))
+            }
+        }
+    }
+
+    /// The trace that the request belongs to, by its field ``traceparent``.
+    #[getter]
+    fn _trace_id(slf: &Bound<'_, Self>) -> PyResult<Option<String>> {
+        let name = intern!(slf.py(), "HTTP_TRACEPARENT");
+        let value = slf.get().field(slf.as_any(), b"traceparent", name)?;
+        let Some(value) = value else { return Ok(None) };
+        let parent = TraceParent::parse(value.extract::<&str>()?.as_bytes());
+        Ok(parent.map(|parent| parent.trace.to_string()))
     }
 
     /// Whether there is a WSGI environ: an engine's request has none until somebody asks for it.

@@ -4,7 +4,6 @@
 //! only starts and stops the server (see `hipflask/serving.py`).
 
 use std::cell::Cell;
-use std::io::{IsTerminal as _, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 use hipflask_http::RequestHead;
 use hipflask_server as server;
 use hipflask_server::{
-    Answered, Board, ConnInfo, Deferred, Handler, Notice, Refusal, Reply, Request, Routed,
+    AccessLog, Answered, Board, ConnInfo, Deferred, Handler, Notice, Refusal, Reply, Request, Routed,
 };
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
@@ -22,6 +21,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::access_log;
 use crate::dispatch::{Dispatcher, Ticket};
 use crate::environ::MULTIPROCESS;
 use crate::later::{LaterLine, Line};
@@ -74,7 +74,7 @@ struct Application {
     /// Requests on their way to the event loop.
     line: Arc<Line>,
     websockets: Arc<Threads>,
-    access_log: Option<Mutex<AccessLog>>,
+    access_log: Option<AccessLog>,
     /// The path at which metrics are told, and what knows them.
     metrics: Option<(String, Arc<Board>)>,
     /// Called when something happens that the process waits for.
@@ -174,7 +174,7 @@ impl Handler for Application {
 
     fn answered(&self, answered: &Answered<'_>) {
         if let Some(log) = &self.access_log {
-            locked(log).write(answered);
+            log.write(answered);
         }
     }
 }
@@ -189,60 +189,6 @@ impl Application {
             }
         });
     }
-}
-
-/// The access log: time, client, request, status and duration of each answer, a line each on standard error.
-struct AccessLog {
-    line: Vec<u8>,
-    /// Whether somebody watches: then the status is in colour.
-    coloured: bool,
-}
-
-impl AccessLog {
-    fn new() -> Self {
-        Self { line: Vec::new(), coloured: std::io::stderr().is_terminal() }
-    }
-
-    fn write(&mut self, answered: &Answered<'_>) {
-        self.line.clear();
-        let request = [answered.method, b" ", answered.target].concat();
-        let request = String::from_utf8_lossy(&request);
-        let (before, after) = match (self.coloured, answered.status) {
-            (false, _) => ("", ""),
-            (_, ..=299) => ("\x1b[32m", "\x1b[0m"),
-            (_, ..=399) => ("\x1b[36m", "\x1b[0m"),
-            (_, ..=499) => ("\x1b[33m", "\x1b[0m"),
-            (_, _) => ("\x1b[1;31m", "\x1b[0m"),
-        };
-        let client = match &answered.conn.peer {
-            server::Address::Tcp(address) => address.ip().to_string(),
-            unix @ server::Address::Unix(_) => unix.to_string(),
-        };
-        let milliseconds = answered.times.total.as_secs_f64() * 1000.0;
-        // A vector takes whatever is written, and standard error has nowhere to report its own failure.
-        let _ = write!(self.line, "[{}] {client} ", clock());
-        for character in request.chars() {
-            // A control character could rewrite the terminal's lines.
-            let _ = match character.is_control() {
-                true => write!(self.line, "{}", character.escape_default()),
-                false => write!(self.line, "{character}"),
-            };
-        }
-        let _ = writeln!(self.line, " {before}{}{after} {milliseconds:.1} ms", answered.status);
-        let _ = std::io::stderr().write_all(&self.line);
-    }
-}
-
-/// The time of day where the server is.
-fn clock() -> String {
-    // SAFETY: a `tm` is plain numbers and a pointer that is never followed here; both pointers are to living locals.
-    let now = unsafe {
-        let seconds = libc::time(std::ptr::null_mut());
-        let mut now: libc::tm = std::mem::zeroed();
-        libc::localtime_r(&raw const seconds, &raw mut now);
-        now
-    };
-    format!("{:02}:{:02}:{:02}", now.tm_hour, now.tm_min, now.tm_sec)
 }
 
 /// Writes a line to the logger `hipflask`; never fails.
@@ -292,7 +238,8 @@ impl PyServer {
     ///     app: A Flask app, any WSGI callable, or the ``hipflask.asgi.Host`` of an ASGI application.
     ///     binds: Where to listen: ``host:port``, ``[::1]:port``, ``unix:path`` or ``fd:number``.
     ///     threads: The most threads that views run on.
-    ///     access_log: Whether to write a line for each answer to standard error.
+    ///     access_log: Whether to write a line for each answer to standard error; or a dictionary that may say where
+    ///         ``to``, in which ``format``, and which ``sample`` of them.
     ///     settings: Further settings by name (see ``engine_settings``).
     ///     shared: Whether other processes accept from the same listeners.
     ///     tell: Called with ``"served"`` after `most` requests, and with ``"closed"`` when a stop has begun and no more
@@ -305,14 +252,14 @@ impl PyServer {
     ///     slot: In whose place there.
     ///     metrics_path: The path at which the counts are told, in the place of the app.
     #[new]
-    #[pyo3(signature = (app, binds, *, threads=None, access_log=false, settings=None, shared=false, tell=None, most=None,
+    #[pyo3(signature = (app, binds, *, threads=None, access_log=None, settings=None, shared=false, tell=None, most=None,
         tls=None, redirects=None, redirect_port=None, monitor=None, slot=0, metrics_path=None))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords to Python")]
     fn new(
         app: &Bound<'_, PyAny>,
         binds: Vec<String>,
         threads: Option<usize>,
-        access_log: bool,
+        access_log: Option<&Bound<'_, PyAny>>,
         settings: Option<&Bound<'_, PyDict>>,
         shared: bool,
         tell: Option<Py<PyAny>>,
@@ -324,12 +271,14 @@ impl PyServer {
         slot: usize,
         metrics_path: Option<String>,
     ) -> PyResult<Self> {
+        let access_log = access_log.map(access_log::open).transpose()?.flatten();
         let mut config = server::Config {
             binds: parse_binds(binds)?,
             redirect_binds: parse_binds(redirects.unwrap_or_default())?,
             redirect_port,
             tls: tls.map(|tls| Arc::clone(&tls.get().tls)),
-            tell_answers: access_log || monitor.is_some(),
+            tell_answers: access_log.is_some() || monitor.is_some(),
+            tell_fields: access_log.as_ref().map(|log| log.fields().to_vec()).unwrap_or_default(),
             stats: monitor.map(|monitor| monitor.get().stats(slot)),
             shared,
             tell_after: most,
@@ -345,7 +294,6 @@ impl PyServer {
         MULTIPROCESS.fetch_or(shared, Ordering::SeqCst);
         let dispatcher = Arc::new(Dispatcher::new(app)?);
         let line = Arc::new(Line::new()?);
-        let access_log = access_log.then(|| Mutex::new(AccessLog::new()));
         Ok(Self {
             addresses: bound.local_addrs().iter().map(ToString::to_string).collect(),
             application: Arc::new(Application {
@@ -366,6 +314,19 @@ impl PyServer {
     #[getter]
     fn addresses(&self) -> Vec<String> {
         self.addresses.clone()
+    }
+
+    /// Open the access log's file anew, since it was moved away.
+    fn reopen_log(&self) {
+        if let Some(log) = &self.application.access_log {
+            log.writer().reopen();
+        }
+    }
+
+    /// How many lines of the access log were lost, since they came faster than they were taken.
+    #[getter]
+    fn lost_log_lines(&self) -> u64 {
+        self.application.access_log.as_ref().map_or(0, |log| log.writer().dropped())
     }
 
     /// How many threads are held by views of WebSockets, and how many may be.
@@ -438,6 +399,9 @@ impl PyServer {
                 !running.has_threads() && self.application.websockets.wait(wait.unwrap_or(grace))
             })
         });
+        if let Some(log) = &self.application.access_log {
+            py.detach(|| log.flush(access_log::END));
+        }
         self.application.dispatcher.serve_no_later(py)?;
         if self.has_begun.swap(false, Ordering::SeqCst) {
             let app = self.application.dispatcher.app();
@@ -471,7 +435,7 @@ fn shorten_switch_interval(py: Python<'_>) -> PyResult<()> {
 }
 
 /// An error of the system with its number, by which Python tells what it is.
-fn os_error(error: std::io::Error) -> PyErr {
+pub(crate) fn os_error(error: std::io::Error) -> PyErr {
     match error.raw_os_error() {
         Some(number) => PyOSError::new_err((number, error.to_string())),
         None => error.into(),

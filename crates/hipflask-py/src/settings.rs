@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use hipflask_http::Underscores;
-use hipflask_server::{Config, EarlyHints, Scope};
+use hipflask_server::{Config, EarlyHints, IdSource, Scope};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -157,6 +157,44 @@ impl Field for Scope {
     }
 }
 
+impl Field for IdSource {
+    fn take(&mut self, value: &Bound<'_, PyAny>, _least: u64) -> PyResult<()> {
+        *self = match value.extract::<&str>()? {
+            "off" => IdSource::Off,
+            "generate" => IdSource::Generate,
+            "trust" => IdSource::Trust,
+            _ => return refused("off, generate or trust is expected"),
+        };
+        Ok(())
+    }
+
+    fn show(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let word = match self {
+            IdSource::Off => "off",
+            IdSource::Generate => "generate",
+            IdSource::Trust => "trust",
+        };
+        word.into_py_any(py)
+    }
+}
+
+/// The name of a header field.
+impl Field for String {
+    fn take(&mut self, value: &Bound<'_, PyAny>, _least: u64) -> PyResult<()> {
+        let text: String = value.extract()?;
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if text.is_empty() || text.len() > 64 || !text.bytes().all(fits) {
+            return refused("the name of a header field is expected");
+        }
+        *self = text;
+        Ok(())
+    }
+
+    fn show(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.into_py_any(py)
+    }
+}
+
 /// Makes the table: name, field, least value.
 macro_rules! settings {
     ($($name:literal => $($field:ident).+, $least:literal;)+) => {
@@ -209,6 +247,9 @@ settings! {
     "compression_min" => compression.least, 0;
     "compression_cache" => compression.kept, 0;
     "precompressed" => files.precompressed, 0;
+    "server_timing" => server_timing, 0;
+    "request_id" => request_id.source, 0;
+    "request_id_header" => request_id.field, 0;
     "server_header" => server_name, 0;
 }
 

@@ -183,7 +183,7 @@ pub struct Config {
     pub server_timing: bool,
     /// Give each request a name. It becomes a field of the request and, unless the application writes one, of the
     /// response.
-    pub request_id: Option<RequestId>,
+    pub request_id: RequestId,
     /// Where to count what happens. Wants [`Config::tell_answers`].
     pub stats: Option<Arc<Stats>>,
     /// After so many requests [`Notice::Served`](crate::Notice::Served) is told, once.
@@ -225,7 +225,7 @@ impl Default for Config {
             tell_answers: false,
             tell_fields: Vec::new(),
             server_timing: false,
-            request_id: None,
+            request_id: RequestId::default(),
             stats: None,
             tell_after: None,
             files: Files::default(),
@@ -238,6 +238,6 @@ impl Default for Config {
 impl Config {
     /// Whether anything is noted of requests while they are answered.
     pub(crate) fn notes(&self) -> bool {
-        self.tell_answers || self.server_timing || self.request_id.is_some()
+        self.tell_answers || self.server_timing || self.request_id.is_on()
     }
 }

@@ -4,6 +4,7 @@
 //! drives the reactor and calls fast views itself; the others run blocking views or stand by. `docs/architecture.md`
 //! has the reasons and the measurements.
 
+mod access_log;
 mod body;
 mod coding;
 mod config;
@@ -38,6 +39,7 @@ mod transport;
 mod waker;
 mod word;
 
+pub use access_log::{AccessLog, AccessLogConfig, Place, Writer, WriterConfig, check_format};
 pub use body::{Body, BodyError, BodySource, BodyStream};
 pub use coding::{Effort, compress};
 pub use config::{Bind, Compression, Config, EarlyHints, Files, Scope, Timeouts};
@@ -51,7 +53,7 @@ pub use metrics::{Board, Monitor, Role, Stats, content_type, wants_open_metrics}
 pub use outlet::{Outlet, OutletError, Piece, Upgraded};
 pub use refusal::{Refusal, RefusalKind};
 pub use reply::{FieldError, Reply};
-pub use request_id::RequestId;
+pub use request_id::{IdSource, RequestId};
 pub use server::{Bound, Running, Server};
 pub use task::{Runner, Task, Work};
 pub use tls::{Certificate, ClientAuth, KeyPair, Tls, TlsError, TlsFiles, TlsInfo, self_signed};

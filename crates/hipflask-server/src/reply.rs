@@ -47,7 +47,7 @@ impl Standing {
             outlet_queue: config.outlet_queue,
             hsts,
             server_timing: config.server_timing,
-            id_field: config.request_id.as_ref().map(|id| id.field.clone()),
+            id_field: config.request_id.is_on().then(|| config.request_id.field.clone()),
         }
     }
 

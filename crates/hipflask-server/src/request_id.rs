@@ -11,18 +11,39 @@ const MOST: usize = 128;
 /// Where requests get their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId {
-    /// The field that has it, in request and response.
+    /// Who gives them.
+    pub source: IdSource,
+    /// The field that has it, in request and response. `X-Request-ID`: what most proxies call it.
     pub field: String,
-    /// Take the name that a request brings, if it is one: 1 to 128 letters, digits and `-_.~+/=:@`. For servers that only
-    /// a trusted proxy can reach.
-    pub trust: bool,
+}
+
+/// Who gives requests their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdSource {
+    /// They have none.
+    Off,
+    /// The server.
+    Generate,
+    /// The client, if it does: 1 to 128 letters, digits and `-_.~+/=:@`. For servers that only a trusted proxy can reach.
+    Trust,
+}
+
+impl Default for RequestId {
+    fn default() -> RequestId {
+        RequestId { source: IdSource::Off, field: "X-Request-ID".to_owned() }
+    }
 }
 
 impl RequestId {
+    /// Whether requests get names at all.
+    pub(crate) fn is_on(&self) -> bool {
+        self.source != IdSource::Off
+    }
+
     /// Sees to it that a request has a name.
     pub(crate) fn give(&self, head: &mut RequestHead) {
         let lower = self.field.to_ascii_lowercase();
-        let brought = if self.trust { only(head, &lower) } else { None };
+        let brought = if self.source == IdSource::Trust { only(head, &lower) } else { None };
         let id = brought.unwrap_or_else(fresh);
         head.identify(&self.field, &id);
     }
@@ -87,7 +108,8 @@ mod tests {
             let mut head = RequestHead::new();
             let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n");
             head.parse(text.as_bytes(), &hipflask_http::Limits::default()).unwrap().unwrap();
-            RequestId { field: "X-Request-ID".to_owned(), trust }.give(&mut head);
+            let source = if trust { IdSource::Trust } else { IdSource::Generate };
+            RequestId { source, ..RequestId::default() }.give(&mut head);
             let id = head.id().unwrap().to_owned();
             match taken {
                 Some(taken) => assert_eq!(id, taken),

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -293,13 +293,7 @@ impl Socket {
 
     /// Blocks until the socket takes bytes, at most `timeout`. Tells whether it does.
     pub(crate) fn wait_writable(&self, timeout: Duration) -> io::Result<bool> {
-        let mut entry = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-        // SAFETY: one valid entry behind the pointer.
-        match checked(unsafe { libc::poll(&raw mut entry, 1, milliseconds(Some(timeout))) }) {
-            Ok(count) => Ok(count > 0),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-            Err(error) => Err(error),
-        }
+        wait_to_write(self.fd.as_fd(), timeout)
     }
 
     /// The address at our end; `None` for a Unix socket.
@@ -470,6 +464,76 @@ pub(crate) fn seconds() -> u64 {
     // SAFETY: `now` is writable. The clock exists on every Linux that has epoll_create1.
     unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut now) };
     u64::try_from(now.tv_sec).unwrap_or(0)
+}
+
+/// A time of day, where the server is or at Greenwich.
+pub(crate) struct LocalTime {
+    pub(crate) year: i64,
+    /// From 1.
+    pub(crate) month: i64,
+    pub(crate) day: i64,
+    pub(crate) hour: i64,
+    pub(crate) minute: i64,
+    pub(crate) second: i64,
+    /// Seconds east of Greenwich.
+    pub(crate) offset: i64,
+}
+
+type Breaks = unsafe extern "C" fn(*const libc::time_t, *mut libc::tm) -> *mut libc::tm;
+
+fn broken_down(seconds: u64, how: Breaks) -> LocalTime {
+    let seconds = libc::time_t::try_from(seconds).unwrap_or_default();
+    // SAFETY: a `tm` is plain numbers and a pointer that is never followed here; both pointers are to living locals.
+    let tm = unsafe {
+        let mut tm: libc::tm = mem::zeroed();
+        how(&raw const seconds, &raw mut tm);
+        tm
+    };
+    LocalTime {
+        year: i64::from(tm.tm_year) + 1900,
+        month: i64::from(tm.tm_mon) + 1,
+        day: i64::from(tm.tm_mday),
+        hour: i64::from(tm.tm_hour),
+        minute: i64::from(tm.tm_min),
+        second: i64::from(tm.tm_sec),
+        offset: tm.tm_gmtoff,
+    }
+}
+
+/// The time of day where the server is, so many seconds after 1970.
+pub(crate) fn local_time(seconds: u64) -> LocalTime {
+    broken_down(seconds, libc::localtime_r)
+}
+
+/// The same at Greenwich.
+pub(crate) fn utc_time(seconds: u64) -> LocalTime {
+    broken_down(seconds, libc::gmtime_r)
+}
+
+/// Writes what the descriptor takes.
+pub(crate) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the pointer is to so many living bytes.
+    length(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
+}
+
+/// Waits until a descriptor takes bytes; whether it does.
+pub(crate) fn wait_to_write(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one valid entry behind the pointer.
+    match checked(unsafe { libc::poll(&raw mut entry, 1, milliseconds(Some(timeout))) }) {
+        Ok(count) => Ok(count > 0),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The name of this machine.
+pub(crate) fn host_name() -> String {
+    let mut name = [0_u8; 256];
+    // SAFETY: the pointer is to so many bytes, less one that stays zero.
+    let result = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) };
+    let name = CStr::from_bytes_until_nul(&name).ok().filter(|_| result == 0);
+    name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Opens a directory for [`open_beneath`].

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{App, Live, Source, Told};
-use hipflask_server::{Config, Outlet, Piece, RequestId};
+use hipflask_server::{Config, IdSource, Outlet, Piece, RequestId};
 
 /// What each request of these tests is about.
 struct Case {
@@ -198,7 +198,7 @@ fn responses_say_where_the_time_went() {
 
 #[test]
 fn requests_get_a_name_and_the_response_has_it() {
-    let request_id = Some(RequestId { field: "X-Request-ID".to_owned(), trust: true });
+    let request_id = RequestId { source: IdSource::Trust, ..RequestId::default() };
     let live = app()
         .route("/seen", Some(true), |view| {
             let id = view.request.head.id().unwrap().to_owned();

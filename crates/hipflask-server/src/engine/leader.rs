@@ -426,8 +426,8 @@ impl<H: Handler> Engine<H> {
         if conn.out.capacity() == 0 {
             conn.out = lead.buffer();
         }
-        if let Some(id) = &self.config.request_id {
-            id.give(&mut head);
+        if self.config.request_id.is_on() {
+            self.config.request_id.give(&mut head);
         }
         if self.config.notes() {
             here.clock = Instant::now();
