@@ -55,7 +55,7 @@ fn open_for(place: Place, format: String, sample: f64) -> PyResult<Option<Access
         writer.delay = Duration::ZERO;
     }
     let config = AccessLogConfig { format, coloured: is_terminal, sample, writer };
-    AccessLog::open(config, Box::new(report)).map(Some).map_err(|error| match error.kind() {
+    AccessLog::open(&config, Box::new(report)).map(Some).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidInput => PyValueError::new_err(error.to_string()),
         _ => serve::os_error(error),
     })
@@ -84,7 +84,7 @@ impl LineWriter {
     #[new]
     fn new() -> PyResult<Self> {
         let config = WriterConfig { delay: Duration::ZERO, ..WriterConfig::new(Place::Stderr) };
-        Ok(Self(Writer::open(config, Box::new(|_| {}))?))
+        Ok(Self(Writer::open(&config, Box::new(|_| {}))?))
     }
 
     /// Take a line, with its end.

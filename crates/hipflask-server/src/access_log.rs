@@ -60,11 +60,11 @@ impl AccessLog {
     /// # Errors
     ///
     /// A sentence about the format, or what the system says about the place.
-    pub fn open(config: AccessLogConfig, report: Box<dyn Fn(&str) + Send>) -> io::Result<AccessLog> {
+    pub fn open(config: &AccessLogConfig, report: Box<dyn Fn(&str) + Send>) -> io::Result<AccessLog> {
         let format = Format::parse(&config.format, config.coloured)
             .map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         let share = (config.sample < 1.0).then_some((config.sample.max(0.0) * u64::MAX as f64) as u64);
-        Ok(AccessLog { format, share, writer: Writer::open(config.writer, report)? })
+        Ok(AccessLog { format, share, writer: Writer::open(&config.writer, report)? })
     }
 
     /// The request fields that lines have, for [`Config::tell_fields`](crate::Config::tell_fields).

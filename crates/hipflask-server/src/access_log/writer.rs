@@ -77,7 +77,7 @@ impl Writer {
     /// # Errors
     ///
     /// The place cannot be opened, or the thread not be started.
-    pub fn open(config: WriterConfig, report: Box<dyn Fn(&str) + Send>) -> io::Result<Writer> {
+    pub fn open(config: &WriterConfig, report: Box<dyn Fn(&str) + Send>) -> io::Result<Writer> {
         let opened = Opened::open(&config.place)?;
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -242,7 +242,7 @@ mod tests {
         let report = Arc::clone(&told);
         let config = WriterConfig { most, delay: Duration::from_millis(1), ..WriterConfig::new(place) };
         let report = Box::new(move |text: &str| report.lock().unwrap().push(text.to_owned()));
-        (Writer::open(config, report).unwrap(), told)
+        (Writer::open(&config, report).unwrap(), told)
     }
 
     fn scratch(name: &str) -> std::path::PathBuf {
@@ -301,7 +301,7 @@ mod tests {
     fn what_is_put_is_written_before_the_end() {
         let path = scratch("end");
         let config = WriterConfig { delay: LONG, ..WriterConfig::new(Place::File(path.clone())) };
-        let writer = Writer::open(config, Box::new(|_| {})).unwrap();
+        let writer = Writer::open(&config, Box::new(|_| {})).unwrap();
         writer.put(b"last words\n");
         drop(writer);
         assert_eq!(read(&path), "last words\n");
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_opened_is_an_error_at_once() {
         let config = WriterConfig::new(Place::File("/nowhere/at/all.log".into()));
-        let error = Writer::open(config, Box::new(|_| {})).unwrap_err();
+        let error = Writer::open(&config, Box::new(|_| {})).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
