@@ -53,6 +53,7 @@ MODULES = {
         "listening",
         "process",
         "metrics",
+        "precompress",
         "top",
         "otel",
         "server_log",

@@ -24,9 +24,15 @@ from .ctx import AppContext, RequestContext
 from .globals import _cv_app, _cv_request, g, request, request_ctx, session
 from .helpers import get_debug_flag, get_load_dotenv
 from .sansio.app import App
-from .sansio.scaffold import _sentinel, _template_context
+from .sansio.scaffold import _sentinel, _template_context, setupmethod
 from .werkzeug.datastructures import Headers, ImmutableDict
-from .werkzeug.exceptions import BadRequestKeyError, HTTPException, InternalServerError, default_exceptions
+from .werkzeug.exceptions import (
+    BadRequestKeyError,
+    HTTPException,
+    InternalServerError,
+    NotFound,
+    default_exceptions,
+)
 from .werkzeug.routing import BuildError, Map, RequestRedirect, RoutingException
 
 TYPE_CHECKING = False
@@ -266,6 +272,8 @@ class Flask(App):
         """
         current = request._get_current_object()  # type: ignore[attr-defined]
         if current.routing_exception is not None:
+            if self._static_fallback is not None and self._is_for_a_page(current):
+                return self.send_static_file(self._static_fallback)
             self.raise_routing_exception(current)
         rule = current.url_rule
         if current.method == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
@@ -694,6 +702,31 @@ class Flask(App):
             NotFound: If there is no such file, or it is a link that leads out of the folder.
         """
         return _send_static_file(self, filename)
+
+    _static_fallback: str | None = None
+
+    @setupmethod
+    def static_fallback(self, filename: str = "index.html") -> None:
+        """Answer pages that no rule matches with a static file: for single-page applications.
+
+        A request is for a page if it is a GET or HEAD, names `text/html` in its `Accept` field, as browsers
+        do when they navigate, and the last part of its path has no dot. All others, of scripts and for
+        missing files, are still 404, and so is what a view aborts with.
+
+        Args:
+            filename: Of the file, relative to `static_folder`.
+        """
+        self._static_fallback = filename
+
+    @staticmethod
+    def _is_for_a_page(request: Request) -> bool:
+        """Tell whether `static_fallback` is the answer. The engine does the same by itself where it may."""
+        return (
+            request.method in {"GET", "HEAD"}
+            and type(request.routing_exception) is NotFound
+            and "." not in request.path.rpartition("/")[2]
+            and any(kind == "text/html" and quality > 0 for kind, quality in request.accept_mimetypes)
+        )
 
     def open_resource(self, resource: str, mode: str = "rb", encoding: str | None = None) -> IO[Any]:
         """Open a file for reading, relative to the app's root.

@@ -21,6 +21,7 @@ from click.core import ParameterSource
 
 from .globals import current_app
 from .helpers import get_debug_flag, get_load_dotenv
+from .precompress import compress_command
 from .setting_options import RunCommand, setting_options, settings_of, want_one_process, where
 from .setting_types import SettingError
 from .settings import Settings
@@ -1086,7 +1087,7 @@ for _command in (shell_command, routes_command, check_command, config_command):
     _command.params[:0] = (_as_flask_option, _app_option)
 
 # The commands that Flask does not have.
-_OWN_COMMANDS = (check_command, config_command, top_command)
+_OWN_COMMANDS = (check_command, compress_command, config_command, top_command)
 
 cli = FlaskGroup(
     name="hipflask",

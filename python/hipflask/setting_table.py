@@ -264,6 +264,39 @@ SETTINGS: dict[str, list[Setting]] = {
     ],
     "Static files": [
         _engine(
+            "mount",
+            Texts(),
+            None,
+            "Send the files of a directory below a URL path without the application: '/assets=./dist'; may be"
+            " given several times.",
+            "only the app's static folders are sent",
+            "what is not there is the application's to answer",
+        ),
+        _engine(
+            "mount_index",
+            Switch(),
+            False,
+            "Send 'index.html' for a mounted directory.",
+            "nobody sees more than was named; directories are never listed",
+        ),
+        _engine(
+            "immutable",
+            Texts(),
+            None,
+            "Names of static files whose content never changes, for clients to keep for a year: '*.{hash}.*',"
+            " 'build/*'.",
+            "a file that is taken for one by mistake cannot be replaced",
+        ),
+        _engine(
+            "sendfile",
+            Texts(),
+            None,
+            "Directories whose files a response may name as its body: '/srv/files' in 'X-Sendfile',"
+            " '/protected=/srv/files' by URL path in 'X-Accel-Redirect'.",
+            "the fields mean nothing, and go to the client",
+            "404, and a line in the log",
+        ),
+        _engine(
             "precompressed",
             Switch(),
             True,

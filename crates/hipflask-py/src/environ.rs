@@ -19,6 +19,7 @@ use pyo3::{IntoPyObjectExt, intern};
 use crate::body::{self, InputStream, Shared};
 use crate::early_hints::EarlyHints;
 use crate::headers::FieldSource;
+use crate::response;
 use crate::websocket::{Handoff, Handshake};
 
 /// Whether other processes serve the same application.
@@ -171,6 +172,7 @@ impl Engine {
         if let Some(id) = head.id() {
             environ.set_item(intern!(py, "hipflask.request_id"), id)?;
         }
+        environ.set_item(intern!(py, "wsgi.file_wrapper"), response::file_classes(py)?.0)?;
         if let Some(handoff) = &self.handoff {
             let handshake = Handshake::new(head, Arc::clone(handoff));
             environ.set_item(intern!(py, "hipflask.websocket"), Bound::new(py, handshake)?)?;

@@ -23,6 +23,7 @@ mod local;
 mod monitor;
 mod multidict;
 mod plan;
+mod precompress;
 mod request;
 mod response;
 mod router;
@@ -71,6 +72,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     monitor::register(module)?;
     multidict::register(module)?;
     plan::register(module)?;
+    precompress::register(module)?;
     request::register(module)?;
     response::register(module)?;
     router::register(module)?;

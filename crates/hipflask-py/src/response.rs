@@ -748,7 +748,37 @@ fn file_part<'py>(body: &Bound<'py, PyAny>, fields: &Pairs<'py>) -> PyResult<Opt
     if !source.get_type().is(wrapper) {
         return Ok(None);
     }
-    let file = source.getattr(intern!(py, "file"))?;
+    let Some((opened, position, size)) = open_file(&source, plain.bind(py))? else { return Ok(None) };
+    let (offset, wanted) = part.unwrap_or((position, None));
+    let announced = fields
+        .iter()
+        .find(|(name, _)| name.to_string_lossy().eq_ignore_ascii_case("content-length"))
+        .and_then(|(_, value)| value.to_string_lossy().parse::<u64>().ok());
+    let there = size.saturating_sub(offset);
+    let length = wanted.or(announced).map_or(there, |wanted| wanted.min(there));
+    Ok(Some(WireBody::File { file: opened, offset, length }))
+}
+
+/// The class that `wsgi.file_wrapper` is, and that of the files that it may wrap.
+pub(crate) fn file_classes(py: Python<'_>) -> PyResult<(&Bound<'_, PyAny>, &Bound<'_, PyAny>)> {
+    static CLASSES: PyOnceLock<(Py<PyAny>, Py<PyAny>)> = PyOnceLock::new();
+    let (wrapper, plain) = CLASSES.get_or_try_init(py, || {
+        let wrapper = py.import("hipflask.werkzeug.wsgi")?.getattr("FileWrapper")?.unbind();
+        PyResult::Ok((wrapper, py.import("io")?.getattr("BufferedReader")?.unbind()))
+    })?;
+    Ok((wrapper.bind(py), plain.bind(py)))
+}
+
+/// The file, where it stands and its size, if a WSGI iterable is a `wsgi.file_wrapper` around a real one.
+pub(crate) fn wrapped_file(iterable: &Bound<'_, PyAny>) -> PyResult<Option<(File, u64, u64)>> {
+    let (wrapper, plain) = file_classes(iterable.py())?;
+    if iterable.get_type().is(wrapper) { open_file(iterable, plain) } else { Ok(None) }
+}
+
+/// What a wrapper wraps, if it is a real file: open anew, where it stands, and its size.
+fn open_file(wrapper: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> PyResult<Option<(File, u64, u64)>> {
+    let py = wrapper.py();
+    let file = wrapper.getattr(intern!(py, "file"))?;
     if !file.get_type().is(plain) {
         return Ok(None);
     }
@@ -762,14 +792,7 @@ fn file_part<'py>(body: &Bound<'py, PyAny>, fields: &Pairs<'py>) -> PyResult<Opt
     if !about.is_file() {
         return Ok(None);
     }
-    let (offset, wanted) = part.unwrap_or((position, None));
-    let announced = fields
-        .iter()
-        .find(|(name, _)| name.to_string_lossy().eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.to_string_lossy().parse::<u64>().ok());
-    let there = about.len().saturating_sub(offset);
-    let length = wanted.or(announced).map_or(there, |wanted| wanted.min(there));
-    Ok(Some(WireBody::File { file: opened, offset, length }))
+    Ok(Some((opened, position, about.len())))
 }
 
 /// Adds this file's names to `hipflask._core`.

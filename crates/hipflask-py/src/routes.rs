@@ -41,6 +41,8 @@ pub(crate) struct Routes {
     rules: Vec<Known>,
     /// Whether any view runs on the event loop.
     pub(crate) has_later: bool,
+    /// What pages of a single-page application are answered with.
+    fallback: Option<(Arc<Root>, String)>,
     /// The subdomain that every request is taken to be for.
     domain: String,
 }
@@ -136,9 +138,16 @@ impl Routes {
                 Ok(Known { history: Arc::new(history), automatic_options, files })
             })
             .collect::<PyResult<_>>()?;
+        let fallback = match app.getattr_opt(intern!(py, "_static_fallback"))? {
+            Some(name) if !name.is_none() => match views.get_item(intern!(py, "static"))? {
+                Some(view) => static_root(app, &view, &mut types)?.zip(name.extract().ok()),
+                None => None,
+            },
+            _ => None,
+        };
         let unattended = Unattended::of(app, hooks)?;
         let domain = domain.unwrap_or_default();
-        Ok(Self { changes, generation, snapshot, unattended, rules, has_later, domain })
+        Ok(Self { changes, generation, snapshot, unattended, rules, has_later, fallback, domain })
     }
 
     /// Whether this is how the map and the app are now. Works detached.
@@ -170,7 +179,14 @@ impl Routes {
                 }
                 Route::Matched(Matched { routes: Arc::clone(self), found: found.into_owned() })
             }
-            Outcome::Refused(Refusal::NotFound) if self.unattended.allows_error(head) => Route::NotFound,
+            Outcome::Refused(Refusal::NotFound) if self.unattended.allows_error(head) => match &self.fallback
+            {
+                None => Route::NotFound,
+                Some((root, name)) if is_ordinary(head) && is_for_a_page(head, path) => {
+                    root.find(name.as_bytes()).map_or(Route::NotFound, Route::File)
+                }
+                Some(_) => Route::Ask,
+            },
             Outcome::Refused(Refusal::Method(methods)) if self.unattended.allows_error(head) => {
                 Route::MethodNotAllowed(router.method_names(methods).join(", "))
             }
@@ -216,6 +232,21 @@ fn is_ordinary(head: &RequestHead) -> bool {
             (first, "") => digits(first),
             (first, last) => digits(first) && digits(last),
         })
+}
+
+/// Whether a request is for a page, and not for data or a file: it is a GET or HEAD, asks for HTML by name, and the last
+/// part of its path has no dot. As `Flask._is_for_a_page` has it.
+fn is_for_a_page(head: &RequestHead, path: &str) -> bool {
+    let is_html = |value: &[u8]| {
+        value.split(|byte| *byte == b',').any(|item| {
+            let mut parts = item.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            let is_html = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(b"text/html"));
+            is_html && !parts.any(|part| matches!(part, b"q=0" | b"q=0.0" | b"q=0.00" | b"q=0.000"))
+        })
+    };
+    matches!(head.method(), b"GET" | b"HEAD")
+        && !path.rsplit('/').next().unwrap_or_default().contains('.')
+        && head.field_values(b"accept").any(is_html)
 }
 
 /// A value that a user's converter is to make may still be turned down: then the adapter looks for another rule.

@@ -167,6 +167,9 @@ impl Handler for Application {
             Notice::CertificatesKept(why) => {
                 format!("certificates have changed and cannot be used, those from before stay: {why}")
             }
+            Notice::NotSent(name) => {
+                format!("a response names {name:?}, which is no file that may be sent: answered with 404")
+            }
             Notice::Panic(what) => format!("a panic was caught: {what}"),
         };
         Python::attach(|py| log(py, "error", &line));

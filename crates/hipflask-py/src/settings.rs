@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use hipflask_http::Underscores;
-use hipflask_server::{Config, EarlyHints, IdSource, Scope};
+use hipflask_server::{Config, EarlyHints, Exposed, IdSource, Mount, Scope};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -195,6 +195,55 @@ impl Field for String {
     }
 }
 
+/// What is made of a text that says which directory, and where.
+trait Opened: Sized {
+    fn open(text: &str) -> std::io::Result<Self>;
+    fn text(&self) -> &str;
+}
+
+macro_rules! opened {
+    ($($kind:ty),+) => {$(
+        impl Opened for $kind {
+            fn open(text: &str) -> std::io::Result<Self> {
+                <$kind>::open(text)
+            }
+
+            fn text(&self) -> &str {
+                <$kind>::text(self)
+            }
+        }
+    )+};
+}
+
+opened!(Mount, Exposed);
+
+impl Opened for String {
+    fn open(text: &str) -> std::io::Result<Self> {
+        Ok(text.to_owned())
+    }
+
+    fn text(&self) -> &str {
+        self
+    }
+}
+
+/// Several texts; None stands for no text.
+impl<T: Opened> Field for Vec<T> {
+    fn take(&mut self, value: &Bound<'_, PyAny>, _least: u64) -> PyResult<()> {
+        let texts: Vec<String> = value.extract()?;
+        match texts.iter().map(|text| T::open(text)).collect() {
+            Ok(all) => *self = all,
+            Err(error) => return refused(error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn show(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let texts: Vec<_> = self.iter().map(T::text).collect();
+        if texts.is_empty() { Ok(py.None()) } else { texts.into_py_any(py) }
+    }
+}
+
 /// Makes the table: name, field, least value.
 macro_rules! settings {
     ($($name:literal => $($field:ident).+, $least:literal;)+) => {
@@ -246,6 +295,10 @@ settings! {
     "compression" => compression.scope, 0;
     "compression_min" => compression.least, 0;
     "compression_cache" => compression.kept, 0;
+    "mount" => files.mounts, 0;
+    "mount_index" => files.index, 0;
+    "immutable" => files.immutable, 0;
+    "sendfile" => files.exposed, 0;
     "precompressed" => files.precompressed, 0;
     "server_timing" => server_timing, 0;
     "request_id" => request_id.source, 0;

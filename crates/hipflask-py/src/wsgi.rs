@@ -15,6 +15,7 @@ use crate::answer::is_made_by_loop;
 use crate::channel::Subscription;
 use crate::feed::Feed;
 use crate::locked;
+use crate::response;
 use crate::sse::EventBody;
 
 /// What `start_response` was told.
@@ -157,6 +158,19 @@ fn finish(start: &Bound<'_, StartResponse>, mut body: Pieces, reply: &mut Reply<
         write_head(reply, &head)?;
         let mut body = Some(body);
         feed(&iterable, reply, || Ok(body.take()))?;
+        return Ok(());
+    }
+    if let Some(iterable) = &body.iterable
+        && let Some((file, offset, size)) = response::wrapped_file(iterable.bind(py))?
+        && let Some(head) = {
+            let mut state = locked(&start.get().0);
+            if state.written.is_empty() { state.head.take() } else { None }
+        }
+    {
+        let there = size.saturating_sub(offset);
+        let length = write_head(reply, &head)?.map_or(there, |told| told.min(there));
+        // The wrapper is closed when it is dropped here; the engine has a descriptor of its own.
+        reply.file(file, offset, length);
         return Ok(());
     }
     // A generator may call `start_response` as late as for its first piece.

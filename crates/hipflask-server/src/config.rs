@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hipflask_http::Limits;
 
+use crate::exposed::Files;
 use crate::metrics::Stats;
 use crate::request_id::RequestId;
 use crate::tls::Tls;
@@ -73,20 +74,6 @@ pub enum EarlyHints {
     Http2,
     /// To clients of HTTP/1.1 too, some of which take them for the response (RFC 8297 §3).
     All,
-}
-
-/// How files are sent.
-#[derive(Clone, Debug)]
-pub struct Files {
-    /// Send `name.br`, `name.zst` or `name.gz` in the place of `name` to clients that take it so. On: whoever puts them
-    /// there wants it, and asking for three files that are not there costs 2 µs every two seconds.
-    pub precompressed: bool,
-}
-
-impl Default for Files {
-    fn default() -> Files {
-        Files { precompressed: true }
-    }
 }
 
 /// Which responses are compressed. A route may say otherwise for its own.

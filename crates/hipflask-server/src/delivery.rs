@@ -16,7 +16,7 @@ use hipflask_http::{Accepted, Coding, RequestHead, Version};
 
 use crate::body::{BodyError, BodySource};
 use crate::coding::{self, Compressor, Effort, QUICK};
-use crate::config::{Compression, Scope};
+use crate::config::{Config, Scope};
 use crate::history::Compressible;
 use crate::kept::{Claim, Kept, Key, Looked};
 use crate::media;
@@ -38,17 +38,18 @@ pub(crate) struct Delivery {
     scope: Scope,
     least: u64,
     if_none_match: Option<Vec<u8>>,
+    /// The whole head, where the response may name a file.
+    pub(crate) asked: Option<Box<RequestHead>>,
 }
 
 impl Delivery {
     /// `None` for a request whose response goes out as it is.
-    pub(crate) fn of(
-        head: &RequestHead,
-        compression: &Compression,
-        route: Compressible,
-    ) -> Option<Box<Delivery>> {
+    pub(crate) fn of(head: &RequestHead, config: &Config, route: Compressible) -> Option<Box<Delivery>> {
+        let compression = &config.compression;
+        let may_name = route != Compressible::File && !config.files.exposed.is_empty();
         // RFC 1945 knows codings, but clients of that age are scripts and monitors.
-        if !is_wanted(route, compression.scope) || head.version() == Version::Http10 {
+        let is_wanted = is_wanted(route, compression.scope) && head.version() != Version::Http10;
+        if !is_wanted && !may_name {
             return None;
         }
         Some(Box::new(Delivery {
@@ -56,9 +57,10 @@ impl Delivery {
             version: head.version(),
             is_head: head.is_head(),
             is_personal: head.field(b"cookie").is_some() || head.field(b"authorization").is_some(),
-            route,
+            route: if is_wanted { route } else { Compressible::Never },
             scope: compression.scope,
             least: compression.least,
+            asked: may_name.then(|| Box::new(head.clone())),
             if_none_match: head.field(b"if-none-match").map(<[u8]>::to_vec),
         }))
     }

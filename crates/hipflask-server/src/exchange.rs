@@ -114,6 +114,8 @@ pub enum Notice {
     CertificatesKept(String),
     /// A stop has begun: this process accepts no more connections.
     Closed,
+    /// A response named a file that is not there, or not where files may be named.
+    NotSent(String),
     /// A panic was caught.
     Panic(String),
 }

@@ -17,7 +17,7 @@ use hipflask_http::conditional::{self, Outcome, Validators};
 use hipflask_http::range::{self, Ranges};
 use hipflask_http::{Accepted, Coding, RequestHead, date};
 
-use crate::config::Files;
+use crate::exposed::{self, Files};
 use crate::history::RouteHistory;
 use crate::media;
 use crate::reply::Reply;
@@ -26,6 +26,30 @@ use crate::sys;
 const UNSATISFIABLE: &[u8] =
     b"<!doctype html>\n<html lang=en>\n<title>416 Requested Range Not Satisfiable</title>\n\
 <h1>Requested Range Not Satisfiable</h1>\n<p>The server cannot provide the requested range.</p>\n";
+
+/// RFC 8246: not even a reload asks again. A year, since RFC 2616 asked for no more.
+const IMMUTABLE: &[u8] = b"public, max-age=31536000, immutable";
+
+/// What an application has said of a response whose body is a file that it names.
+pub(crate) struct Own<'a> {
+    pub(crate) status: u16,
+    pub(crate) fields: &'a [(Vec<u8>, Vec<u8>)],
+}
+
+impl Own<'_> {
+    fn field(&self, lower: &[u8]) -> Option<&[u8]> {
+        let found = self.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(lower));
+        found.map(|(_, value)| value.as_slice())
+    }
+
+    fn write(&self, reply: &mut Reply<'_>, left_out: &[&[u8]]) {
+        for (name, value) in self.fields {
+            if !left_out.iter().any(|lower| name.eq_ignore_ascii_case(lower)) {
+                add(reply, name, value);
+            }
+        }
+    }
+}
 
 /// How files below a root are described to the client.
 #[derive(Clone, Debug)]
@@ -85,6 +109,8 @@ pub struct FileReply {
     coding: Option<Coding>,
     /// Other requests may get it compressed otherwise.
     varies: bool,
+    /// It will never be another.
+    is_immutable: bool,
 }
 
 impl Root {
@@ -198,6 +224,7 @@ impl FileReply {
             found: None,
             coding: None,
             varies: false,
+            is_immutable: false,
         })
     }
 
@@ -236,6 +263,8 @@ impl FileReply {
         if files.precompressed {
             self.choose(head, reply.seconds());
         }
+        let relative = self.found.as_ref().map_or(&b""[..], |(_, relative)| relative);
+        self.is_immutable = files.immutable.iter().any(|pattern| exposed::fits(pattern, relative));
         let etag = self.etag();
         let validators = Validators { etag: Some(etag.as_bytes()), modified: Some(self.modified.0) };
         let now = reply.seconds();
@@ -270,6 +299,85 @@ impl FileReply {
             Ranges::Part(part) => {
                 self.describe(reply, 206, &etag, true);
                 add(reply, b"Accept-Ranges", b"bytes");
+                add(reply, b"Content-Range", range::content_range(&part, self.size).as_bytes());
+                reply.file(self.file, part.start, part.end - part.start);
+            }
+        }
+    }
+
+    /// Writes the response of an application that names this file as its body. What it says of the content holds, its
+    /// entity tag and time of modification too.
+    pub(crate) fn answer_named(self, head: &RequestHead, reply: &mut Reply<'_>, own: &Own<'_>) {
+        let now = reply.seconds();
+        let etag = own.field(b"etag").map_or_else(|| self.etag().into_bytes(), <[u8]>::to_vec);
+        let modified = match own.field(b"last-modified") {
+            Some(date) => date::parse(date, now),
+            None => Some(self.modified.0),
+        };
+        let validators = Validators { etag: Some(&etag), modified };
+        let describe = |reply: &mut Reply<'_>, left_out: &[&[u8]]| {
+            own.write(reply, left_out);
+            if own.field(b"etag").is_none() {
+                add(reply, b"ETag", &etag);
+            }
+            if own.field(b"content-type").is_none() && !left_out.contains(&&b"content-type"[..]) {
+                add(reply, b"Content-Type", self.content_type().as_bytes());
+            }
+            if let (None, Some(date)) = (own.field(b"last-modified"), self.last_modified()) {
+                add(reply, b"Last-Modified", &date);
+            }
+        };
+        if matches!(own.status, 204 | 205 | 304) {
+            reply.start(own.status, None);
+            own.write(reply, &[]);
+            return reply.body(b"");
+        }
+        // An application that cuts by itself says which part it means.
+        let told = own.field(b"content-range").and_then(|told| told.strip_prefix(b"bytes "));
+        let told = told.and_then(|told| told.split(|byte| *byte == b'/').next());
+        let part = told.map(|told| range::parse(&[b"bytes=", told].concat(), self.size));
+        if let (206, Some(Ranges::Part(part))) = (own.status, part) {
+            reply.start(206, None);
+            describe(reply, &[]);
+            return reply.file(self.file, part.start, part.end - part.start);
+        }
+        if !matches!(own.status, 200 | 206) {
+            reply.start(own.status, None);
+            describe(reply, &[]);
+            return reply.file(self.file, 0, self.size);
+        }
+        match conditional::evaluate(head, &validators, now) {
+            Outcome::NotModified => {
+                reply.start(304, None);
+                describe(reply, &[b"content-type", b"content-encoding", b"content-disposition"]);
+                return reply.body(b"");
+            }
+            Outcome::Failed => {
+                reply.start(412, None);
+                return reply.body(b"");
+            }
+            Outcome::Proceed => {}
+        }
+        let ranges = match head.field(b"range") {
+            Some(field) if conditional::range_applies(head, &validators, now) => {
+                range::parse(field, self.size)
+            }
+            _ => Ranges::Ignored,
+        };
+        match ranges {
+            Ranges::Ignored => {
+                reply.start(200, None);
+                describe(reply, &[b"content-range"]);
+                reply.file(self.file, 0, self.size);
+            }
+            Ranges::Malformed | Ranges::Unsatisfiable => {
+                reply.start(416, None);
+                add(reply, b"Content-Range", range::unsatisfied_range(self.size).as_bytes());
+                reply.body(b"");
+            }
+            Ranges::Part(part) => {
+                reply.start(206, None);
+                describe(reply, &[b"content-range"]);
                 add(reply, b"Content-Range", range::content_range(&part, self.size).as_bytes());
                 reply.file(self.file, part.start, part.end - part.start);
             }
@@ -328,6 +436,7 @@ impl FileReply {
             add(reply, b"Content-Disposition", &disposition(self.name()));
         }
         match self.options.max_age {
+            _ if self.is_immutable => add(reply, b"Cache-Control", IMMUTABLE),
             None => add(reply, b"Cache-Control", b"no-cache"),
             Some(age) => {
                 let public = if age > 0 { "public" } else { "no-cache" };

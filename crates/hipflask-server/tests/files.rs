@@ -347,7 +347,7 @@ fn siblings_can_be_left_alone() {
     tree.write("s.css", b"plain");
     tree.write("s.css.gz", b"as gz");
     let root = Root::open(&tree.0.join("root"), FileOptions::default()).unwrap();
-    let files = hipflask_server::Files { precompressed: false };
+    let files = hipflask_server::Files { precompressed: false, ..hipflask_server::Files::default() };
     let live = App::default().files("/static/", root).serve(Config { files, ..Config::default() });
     let response = ask(&live, "GET", "/static/s.css", "Accept-Encoding: gzip\r\n");
     assert_eq!((response.text(), response.field("Vary")), ("plain", None));

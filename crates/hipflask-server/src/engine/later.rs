@@ -126,7 +126,10 @@ impl<H: Handler> Owed for Debt<H> {
         match answer {
             Some(mut answer) => {
                 // The thread may be attached, and others wait for what it does next: a worker compresses.
-                engine.deliver(&mut conn, &mut answer, begin, || false);
+                if conn.delivery.is_some() {
+                    let standing = Standing::new(&engine.config);
+                    engine.deliver(&mut conn, &mut answer, begin, &standing, || false);
+                }
                 engine.apply(&mut conn, answer, begin);
             }
             None => conn.broken = true,

@@ -439,7 +439,11 @@ impl<H: Handler> Engine<H> {
         if conn.redirects {
             return self.redirect(lead, conn, &head, here);
         }
-        let routed = match catch_unwind(AssertUnwindSafe(|| self.handler.route(&head, &conn.info))) {
+        let route = || match self.config.files.find(&head) {
+            Some(file) => Routed::File(file),
+            None => self.handler.route(&head, &conn.info),
+        };
+        let routed = match catch_unwind(AssertUnwindSafe(route)) {
             Ok(routed) => routed,
             Err(panic) => {
                 self.notice(&Notice::Panic(message(&*panic)));
@@ -464,14 +468,14 @@ impl<H: Handler> Engine<H> {
                 }
                 let usable = self.skip_body(&mut conn, &head, lead.now);
                 let exchange = asked(&head, usable && !self.is_stopping());
-                conn.delivery = Delivery::of(&head, &self.config.compression, Compressible::File);
+                conn.delivery = Delivery::of(&head, &self.config, Compressible::File);
                 self.answer(&mut conn, exchange, here, |reply| {
                     file.answer(&head, reply, &self.config.files);
                 });
                 Flow::On(lead, conn)
             }
             Routed::Call { ticket, history, max_body } => {
-                conn.delivery = Delivery::of(&head, &self.config.compression, history.compressible());
+                conn.delivery = Delivery::of(&head, &self.config, history.compressible());
                 if let Some(record) = conn.records.last_mut() {
                     record.route = Some(Arc::clone(&history));
                 }

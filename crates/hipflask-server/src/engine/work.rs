@@ -13,13 +13,14 @@ use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead, Version};
 use crate::body::{Body, Lender, Pace};
 use crate::conn::{After, Conn, Phase, Pushed, Streaming};
 use crate::exchange::Notice;
+use crate::exposed;
 use crate::handler::{Handler, Request};
 use crate::history::Lane;
 use crate::interim::{self, Outbox, Scope};
 use crate::pool::Call;
 use crate::record::Record;
 use crate::refusal::{Refusal, RefusalKind};
-use crate::reply::{Answer, Payload, Reply, asked, asked_unknown};
+use crate::reply::{Answer, Payload, Reply, Standing, asked, asked_unknown};
 
 use super::{Engine, Here, Link, message, plain};
 
@@ -118,8 +119,11 @@ impl<H: Handler> Engine<H> {
             Ok(mut answer) => {
                 answer.body += interim;
                 let mut compresses = false;
-                self.deliver(conn, &mut answer, begin, || {
-                    here.detach(&*self.handler);
+                let Here { thread, attached, standing, .. } = here;
+                self.deliver(conn, &mut answer, begin, standing, || {
+                    if attached.take().is_some() {
+                        self.handler.detach(thread);
+                    }
                     compresses = true;
                     true
                 });
@@ -172,9 +176,21 @@ impl<H: Handler> Engine<H> {
         conn: &mut Conn<H::Ticket>,
         answer: &mut Answer,
         begin: usize,
+        standing: &Standing,
         ready: impl FnOnce() -> bool,
     ) {
         if let Some(delivery) = conn.delivery.take() {
+            if let Some(asked) = &delivery.asked
+                && let Some(missing) = exposed::send_named(
+                    &self.config.files.exposed,
+                    asked,
+                    answer,
+                    (&mut conn.out, begin),
+                    standing,
+                )
+            {
+                self.notice(&Notice::NotSent(missing));
+            }
             delivery.deliver(answer, &mut conn.out, begin, &self.kept, ready);
         }
     }
@@ -321,7 +337,7 @@ impl<H: Handler> Engine<H> {
         }));
         match result {
             Ok(mut answer) => {
-                self.deliver(conn, &mut answer, begin, || true);
+                self.deliver(conn, &mut answer, begin, &here.standing, || true);
                 self.apply(conn, answer, begin);
             }
             Err(panic) => {
