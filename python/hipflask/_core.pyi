@@ -118,6 +118,8 @@ class RequestBase:
     query_string: bytes
     headers: Headers
     remote_addr: str | None
+    @property
+    def _trusted_route(self) -> list[str] | None: ...
     environ: WSGIEnvironment
     shallow: bool
     args: MultiDict[str, str]

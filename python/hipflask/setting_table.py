@@ -15,7 +15,9 @@ from .setting_types import (
     Kind,
     LogFormat,
     Mode,
+    Mount,
     Names,
+    Networks,
     Path,
     Seconds,
     Setting,
@@ -23,6 +25,7 @@ from .setting_types import (
     Size,
     Switch,
     Texts,
+    Words,
     Workers,
 )
 
@@ -557,6 +560,56 @@ SETTINGS: dict[str, list[Setting]] = {
             None,
             "A Unix socket for 'hipflask top', for the user that starts the server alone.",
             reason="it shows what is asked for, and counting costs a little",
+        ),
+    ],
+    "Proxies": [
+        _engine(
+            "trusted_proxies",
+            Networks(),
+            [],
+            "Proxies in front: networks from which X-Forwarded fields are believed; 'unix:' for Unix sockets,"
+            " '*' for everybody; '-' for none.",
+            "anybody can send such fields",
+            "the fields are left alone",
+        ),
+        _engine(
+            "forwarded_headers",
+            Words(
+                "forwarded",
+                "x-forwarded-for",
+                "x-forwarded-proto",
+                "x-forwarded-host",
+                "x-forwarded-port",
+                "x-forwarded-prefix",
+            ),
+            ["x-forwarded-for", "x-forwarded-proto"],
+            "What trusted proxies are believed in: 'forwarded' (RFC 7239), or some of the X-Forwarded"
+            " fields.",
+            "a proxy passes on what it does not write itself: name no more than it writes",
+        ),
+        _engine(
+            "proxy_protocol",
+            Choice("off", "on", "mixed"),
+            "off",
+            "Whether connections begin with a PROXY header: all of them (on), or those from where one may"
+            " come (mixed).",
+            "a client that is no proxy sends none",
+            "closed",
+        ),
+        _engine(
+            "proxy_protocol_from",
+            Networks(),
+            [],
+            "Networks from which PROXY headers are believed; trusted_proxies if none are given.",
+            "whoever sends one can name any address",
+            "closed",
+        ),
+        _engine(
+            "root_path",
+            Mount(),
+            "/",
+            "Where a proxy has mounted the application, if it takes that off the path and does not say so.",
+            "it has a host for itself",
         ),
     ],
     "Behaviour": [

@@ -64,6 +64,68 @@ class Texts(Kind):
         return " ".join(value)
 
 
+class Networks(Texts):
+    """Addresses and networks, ``unix:`` for clients of Unix sockets, ``*`` for everybody; ``-`` for none."""
+
+    metavar = "NETWORK"
+
+    def parse(self, value: object) -> list[str]:
+        """Make a list of those that can be read."""
+        if value == "-" or value in ([], ["-"], ("-",)):
+            return []
+        found = [part for text in super().parse(value) for part in super(Networks, self).parse(text)]
+        for text in found:
+            self._check(text)
+        return found
+
+    def _check(self, text: str) -> None:
+        import ipaddress
+
+        if text in ("*", "unix:"):
+            return
+        try:
+            if not re.fullmatch(r"[0-9a-fA-F.:]+(/[0-9]+)?", text):
+                raise ValueError(f"{text!r} is none")
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise SettingError(
+                f"networks such as 10.0.0.0/8, 2001:db8::/32, unix: or * are expected: {error}"
+            ) from None
+
+    def show(self, value: list[str]) -> str:
+        """Write them with spaces between."""
+        return super().show(value) or "-"
+
+
+class Words(Texts):
+    """Some of some words."""
+
+    metavar = "NAME"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def parse(self, value: object) -> list[str]:
+        """Check that they are among them; case does not matter."""
+        parts = [part for text in super().parse(value) for part in super(Words, self).parse(text)]
+        found = [part.lower() for part in parts]
+        if not set(found) <= set(self.words):
+            raise SettingError(f"some of {', '.join(self.words)} are expected")
+        return found
+
+
+class Mount(Kind):
+    """A path under which the application is to be found."""
+
+    metavar = "PATH"
+
+    def parse(self, value: object) -> str:
+        """Take slashes off the end; the root stays one."""
+        if not isinstance(value, str) or not re.fullmatch(r"/(?!/)[^\x00-\x1f\x7f?#\\]*", value):
+            raise SettingError("a path that begins with a slash is expected")
+        return value.rstrip("/") or "/"
+
+
 class Switch(Kind):
     """On or off."""
 

@@ -128,6 +128,19 @@ class Settings:
         for key, (value, source) in self._implied.items():
             if sources[key] == "default":
                 values[key], sources[key] = value, source
+        if values["proxy_protocol"] != "off" and not (
+            values["proxy_protocol_from"] or values["trusted_proxies"]
+        ):
+            raise SettingError(
+                "proxy_protocol needs proxy_protocol_from or trusted_proxies:"
+                " else anybody could name any address"
+            )
+        headers = values["forwarded_headers"]
+        if "forwarded" in headers and len(set(headers)) > 1:
+            raise SettingError(
+                "forwarded_headers: either 'forwarded' or X-Forwarded fields:"
+                " the other family is the client's"
+            )
         self.file, self.app, self.values, self.sources = name, app, values, sources
 
     def __getitem__(self, name: str) -> t.Any:

@@ -122,6 +122,20 @@ errors! {
     UnknownCoding = 501 "a transfer coding other than chunked is asked for";
     /// `Expect` with anything but `100-continue`.
     BadExpectation = 417 "the expectation is not known";
+    /// `Forwarded` of a trusted proxy that breaks the grammar of RFC 7239, or names something twice.
+    ForwardedSyntax = 400 "the trusted proxy's Forwarded field is malformed";
+    /// `X-Forwarded-For: abc`, `Forwarded: for=abc` of a trusted proxy.
+    ForwardedFor = 400 "the trusted proxy names no address that can be read";
+    /// A scheme other than http, https, ws and wss.
+    ForwardedProto = 400 "the trusted proxy names an unknown scheme";
+    /// `X-Forwarded-Host: a/b` of a trusted proxy.
+    ForwardedHost = 400 "the trusted proxy names a malformed host";
+    /// `X-Forwarded-Port: abc` of a trusted proxy.
+    ForwardedPort = 400 "the trusted proxy names a malformed port";
+    /// `X-Forwarded-Prefix` of a trusted proxy that is no path, or one that a browser takes for a host.
+    ForwardedPrefix = 400 "the trusted proxy names a malformed prefix";
+    /// More proxies than [`forwarded::MOST_PROXIES`](crate::forwarded::MOST_PROXIES).
+    ForwardedTooOften = 400 "the request has come through too many proxies";
     /// A body longer than [`Limits::body`](crate::Limits::body).
     LongBody = 413 "the body is too long";
     /// A chunk size that is not hexadecimal digits only: `+3`, ` 3`, `3 `, `0x3`, nothing.

@@ -142,7 +142,7 @@ impl AsgiExchange {
     ///     root_path: Where the application is mounted.
     fn describe(&self, py: Python<'_>, scope: &Bound<'_, PyDict>, root_path: &str) -> PyResult<()> {
         let (engine, head) = (&self.engine, &self.engine.head);
-        let secure = engine.conn.secure;
+        let secure = engine.conn.is_secure();
         let (kind, scheme) = match (self.is_websocket, secure) {
             (true, true) => (intern!(py, "websocket"), intern!(py, "wss")),
             (true, false) => (intern!(py, "websocket"), intern!(py, "ws")),
@@ -165,6 +165,10 @@ impl AsgiExchange {
             )?;
         }
         scope.set_item(intern!(py, "scheme"), scheme)?;
+        let root_path = match engine.conn.root_path() {
+            "" => root_path,
+            root => root,
+        };
         let path = head.path();
         let raw = PyBytes::new(py, head.raw_path());
         let text = String::from_utf8_lossy(&path);
@@ -186,10 +190,9 @@ impl AsgiExchange {
             return Err(error);
         }
         scope.set_item(intern!(py, "headers"), headers)?;
-        let client = match &engine.conn.peer {
-            Address::Tcp(peer) => Some((peer.ip().to_string(), peer.port())),
-            Address::Unix(_) => None,
-        };
+        let client = engine.conn.client();
+        // ASGI wants a port: 0 stands for one that no proxy has told.
+        let client = client.address().map(|address| (address.to_string(), client.port().unwrap_or(0)));
         scope.set_item(intern!(py, "client"), client)?;
         match &engine.conn.local {
             Address::Tcp(local) => {

@@ -72,15 +72,20 @@ impl Engine {
         })
     }
 
-    /// `https` or `http`: what the connection is, whatever the client writes into its target.
+    /// `https` or `http`: what the connection is, or a trusted proxy says, whatever the client writes into its target.
     pub(crate) fn scheme(&self) -> &'static str {
-        if self.conn.secure { "https" } else { "http" }
+        if self.conn.is_secure() { "https" } else { "http" }
+    }
+
+    /// Host and port that the client has asked for.
+    fn host(&self) -> &[u8] {
+        self.conn.host().unwrap_or(self.head.host())
     }
 
     /// All values of a field in one, as a WSGI server joins them.
     pub(crate) fn field<'a>(&'a self, lower_name: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         if lower_name == b"host" {
-            let host = self.head.host();
+            let host = self.host();
             return (!host.is_empty() || self.head.field(b"host").is_some()).then_some(Cow::Borrowed(host));
         }
         let mut values = self.head.field_values(lower_name);
@@ -94,8 +99,27 @@ impl Engine {
         Some(joined)
     }
 
-    /// Name and port of the end at our side; the port is missing for a Unix socket.
+    /// Name and port of the end at our side, or of the proxy's as the client knows it; the port is missing for a Unix
+    /// socket.
     pub(crate) fn server(&self) -> (String, Option<u16>) {
+        if let Some(host) = self.conn.host() {
+            return self.forwarded_server(&String::from_utf8_lossy(host));
+        }
+        self.own_server()
+    }
+
+    /// What stands in a host that a proxy has given: its port is the scheme's own if it has none.
+    fn forwarded_server(&self, host: &str) -> (String, Option<u16>) {
+        let behind_brackets = host.rfind(']').map_or(0, |at| at + 1);
+        let (name, port) = match host.get(behind_brackets..).and_then(|rest| rest.find(':')) {
+            Some(colon) => host.split_at(behind_brackets + colon),
+            None => (host, ""),
+        };
+        let usual = if self.conn.is_secure() { 443 } else { 80 };
+        (name.to_owned(), Some(port.trim_start_matches(':').parse().unwrap_or(usual)))
+    }
+
+    fn own_server(&self) -> (String, Option<u16>) {
         match &self.conn.local {
             Address::Tcp(address) => (address.ip().to_string(), Some(address.port())),
             Address::Unix(path) => {
@@ -106,10 +130,7 @@ impl Engine {
 
     /// The client's address.
     pub(crate) fn remote_addr(&self) -> Option<String> {
-        match &self.conn.peer {
-            Address::Tcp(address) => Some(address.ip().to_string()),
-            Address::Unix(_) => None,
-        }
+        self.conn.client().address().map(|address| address.to_string())
     }
 
     /// The WSGI environ, the same one each time.
@@ -125,14 +146,14 @@ impl Engine {
         let environ = PyDict::new(py);
         let head = &self.head;
         let (server, port) = self.server();
-        let port = port.unwrap_or(if self.conn.secure { 443 } else { 80 });
+        let port = port.unwrap_or(if self.conn.is_secure() { 443 } else { 80 });
         let protocol = match head.version() {
             Version::Http10 => intern!(py, "HTTP/1.0"),
             Version::Http11 => intern!(py, "HTTP/1.1"),
             Version::Http2 => intern!(py, "HTTP/2"),
         };
         environ.set_item(intern!(py, "REQUEST_METHOD"), latin1(py, head.method())?)?;
-        environ.set_item(intern!(py, "SCRIPT_NAME"), intern!(py, ""))?;
+        environ.set_item(intern!(py, "SCRIPT_NAME"), latin1(py, self.conn.root_path().as_bytes())?)?;
         environ.set_item(intern!(py, "PATH_INFO"), latin1(py, &head.path())?)?;
         environ.set_item(intern!(py, "QUERY_STRING"), latin1(py, head.query())?)?;
         environ.set_item(intern!(py, "REQUEST_URI"), latin1(py, head.target())?)?;
@@ -141,9 +162,15 @@ impl Engine {
         environ.set_item(intern!(py, "SERVER_SOFTWARE"), concat!("hipflask/", env!("CARGO_PKG_VERSION")))?;
         environ.set_item(intern!(py, "SERVER_NAME"), server)?;
         environ.set_item(intern!(py, "SERVER_PORT"), port.to_string())?;
-        if let Address::Tcp(peer) = &self.conn.peer {
-            environ.set_item(intern!(py, "REMOTE_ADDR"), peer.ip().to_string())?;
-            environ.set_item(intern!(py, "REMOTE_PORT"), peer.port().to_string())?;
+        let client = self.conn.client();
+        if let Some(address) = client.address() {
+            environ.set_item(intern!(py, "REMOTE_ADDR"), address.to_string())?;
+        }
+        if let Some(port) = client.port() {
+            environ.set_item(intern!(py, "REMOTE_PORT"), port.to_string())?;
+        }
+        if let Some(route) = self.conn.route() {
+            environ.set_item(intern!(py, "hipflask.trusted_route"), route)?;
         }
         if let Some(tls) = &self.conn.tls {
             environ.set_item(intern!(py, "HTTPS"), intern!(py, "on"))?;
@@ -209,8 +236,8 @@ impl Engine {
                 environ.set_item(PyString::intern(py, &key), latin1(py, &value)?)?;
             }
         }
-        if !self.head.host().is_empty() {
-            environ.set_item(intern!(py, "HTTP_HOST"), latin1(py, self.head.host())?)?;
+        if !self.host().is_empty() {
+            environ.set_item(intern!(py, "HTTP_HOST"), latin1(py, self.host())?)?;
         }
         Ok(())
     }
@@ -222,13 +249,13 @@ impl FieldSource for Engine {
         for (name, value) in self.head.fields() {
             if name.eq_ignore_ascii_case(b"host") {
                 host_seen = true;
-                each(name, self.head.host());
+                each(name, self.host());
             } else {
                 each(name, value);
             }
         }
-        if !host_seen && !self.head.host().is_empty() {
-            each(b"Host", self.head.host());
+        if !host_seen && !self.host().is_empty() {
+            each(b"Host", self.host());
         }
     }
 

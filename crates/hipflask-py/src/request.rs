@@ -525,6 +525,22 @@ impl RequestBase {
         Self::close_files(slf)
     }
 
+    /// The client and the proxies behind it, as far as the server knows them for certain; None where it trusts none.
+    #[getter(_trusted_route)]
+    fn trusted_route<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = slf.py();
+        match slf.get().backing.get() {
+            Some(Backing::Engine(engine)) => {
+                engine.conn.route().map(|route| Ok(route.into_pyobject(py)?.into_any())).transpose()
+            }
+            Some(Backing::Environ) => {
+                let environ = slf.getattr(intern!(py, "environ"))?;
+                environ.cast::<PyDict>()?.get_item(intern!(py, "hipflask.trusted_route"))
+            }
+            None => Ok(None),
+        }
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         for slot in self.all_slots() {
             slot.traverse(&visit)?;
@@ -594,7 +610,7 @@ fn _request_from_wire<'py>(
         Err(error) => return Err(PyValueError::new_err(error.reason())),
     }
     let end = |port| Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
-    let conn = Arc::new(ConnInfo { peer: end(50_000), local: end(8000), secure: false, tls: None });
+    let conn = Arc::new(ConnInfo::new(end(50_000), end(8000)));
     let body = body.map_or(Body::Empty, Body::Buffered);
     from_engine(cls.py(), cls, EngineRequest { head: parsed, body, conn, handoff: None, hints: None })
 }
@@ -687,7 +703,7 @@ fn method<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {
 fn scheme<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {
     let py = slf.py();
     let engine = this.engine().ok_or_else(|| unknown("scheme"))?;
-    Ok(if engine.conn.secure { intern!(py, "https") } else { intern!(py, "http") }.clone().into_any())
+    Ok(if engine.conn.is_secure() { intern!(py, "https") } else { intern!(py, "http") }.clone().into_any())
 }
 
 fn server<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {
@@ -703,8 +719,11 @@ fn server<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {
 }
 
 fn root_path<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {
-    this.engine().ok_or_else(|| unknown("root_path"))?;
-    Ok(intern!(slf.py(), "").clone().into_any())
+    let engine = this.engine().ok_or_else(|| unknown("root_path"))?;
+    Ok(match engine.conn.root_path() {
+        "" => intern!(slf.py(), "").clone().into_any(),
+        root => PyString::new(slf.py(), root).into_any(),
+    })
 }
 
 fn path<'py>(slf: This<'_, 'py>, this: &RequestBase) -> Value<'py> {

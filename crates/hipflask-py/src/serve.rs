@@ -146,9 +146,14 @@ impl Handler for Application {
 
     fn refused(&self, refusal: &Refusal, conn: &ConnInfo) {
         let line = match refusal.status {
-            0 => format!("{}: closed: {} ({})", conn.peer, refusal.reason, refusal.kind.word()),
+            0 => format!("{}: closed: {} ({})", conn.client(), refusal.reason, refusal.kind.word()),
             status => {
-                format!("{}: refused with {status}: {} ({})", conn.peer, refusal.reason, refusal.kind.word())
+                format!(
+                    "{}: refused with {status}: {} ({})",
+                    conn.client(),
+                    refusal.reason,
+                    refusal.kind.word()
+                )
             }
         };
         Python::attach(|py| log(py, "warning", &line));

@@ -11,6 +11,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+mod proxies;
+
 /// What can be added to any time without an overflow.
 const MOST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -304,6 +306,11 @@ settings! {
     "request_id" => request_id.source, 0;
     "request_id_header" => request_id.field, 0;
     "server_header" => server_name, 0;
+    "trusted_proxies" => trusted_proxies, 0;
+    "forwarded_headers" => forwarded_headers, 0;
+    "proxy_protocol" => proxy_protocol, 0;
+    "proxy_protocol_from" => proxy_protocol_from, 0;
+    "root_path" => root_path, 0;
 }
 
 /// Sets what a dictionary says.

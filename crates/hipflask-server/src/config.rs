@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hipflask_http::Limits;
+use hipflask_http::forwarded::Believed;
+use hipflask_http::network::Networks;
 
 use crate::exposed::Files;
 use crate::metrics::Stats;
@@ -22,6 +24,38 @@ pub enum Bind {
     Unix(PathBuf),
     /// A listening socket made elsewhere: inherited, or activated by systemd.
     Listener(OwnedFd),
+}
+
+/// Which connections begin with a PROXY header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// None.
+    #[default]
+    Off,
+    /// All of them; those from other addresses than may send one are closed.
+    On,
+    /// Those from addresses that may send one. The others begin at once.
+    Mixed,
+}
+
+/// Where a proxy has mounted an application, and what it takes off the path: begins with a slash and ends without, or is
+/// empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootPath(String);
+
+impl RootPath {
+    /// Takes slashes off the end; `None` if it is no path.
+    pub fn new(text: &str) -> Option<RootPath> {
+        let root = text.trim_end_matches('/');
+        let is_path = text.starts_with('/') && !root.starts_with("//");
+        let is_plain = !root.chars().any(|char| char.is_control() || matches!(char, '?' | '#' | '\\'));
+        (is_path && is_plain).then(|| RootPath(root.to_owned()))
+    }
+
+    /// The path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// How long each step of a connection may take.
@@ -173,6 +207,16 @@ pub struct Config {
     pub request_id: RequestId,
     /// Where to count what happens. Wants [`Config::tell_answers`].
     pub stats: Option<Arc<Stats>>,
+    /// Who is believed about its clients. Nobody by default: anybody can send such fields.
+    pub trusted_proxies: Networks,
+    /// The fields that they are believed in.
+    pub forwarded_headers: Believed,
+    /// Which connections begin with a PROXY header.
+    pub proxy_protocol: ProxyProtocol,
+    /// Who may send one; `trusted_proxies` if empty.
+    pub proxy_protocol_from: Networks,
+    /// Where a proxy has mounted the application.
+    pub root_path: RootPath,
     /// After so many requests [`Notice::Served`](crate::Notice::Served) is told, once.
     pub tell_after: Option<u64>,
     /// How files are sent.
@@ -214,6 +258,11 @@ impl Default for Config {
             server_timing: false,
             request_id: RequestId::default(),
             stats: None,
+            trusted_proxies: Networks::default(),
+            forwarded_headers: Believed::default(),
+            proxy_protocol: ProxyProtocol::Off,
+            proxy_protocol_from: Networks::default(),
+            root_path: RootPath::default(),
             tell_after: None,
             files: Files::default(),
             compression: Compression::default(),

@@ -192,8 +192,10 @@ pub(crate) struct Conn<T> {
     pub(crate) throttled: bool,
     /// Whether any request has been read.
     pub(crate) used: bool,
-    /// The TLS handshake is not over.
+    /// The TLS handshake, or the PROXY header before it, is not over.
     pub(crate) greeting: bool,
+    /// A PROXY header has to come first.
+    pub(crate) announces: bool,
     /// What comes is sent on to the port that has TLS.
     pub(crate) redirects: bool,
     /// All bytes sent so far.
@@ -232,6 +234,7 @@ impl<T> Conn<T> {
             throttled: false,
             used: false,
             greeting: false,
+            announces: false,
             redirects: false,
             sent: 0,
             records: Vec::new(),

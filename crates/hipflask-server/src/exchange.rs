@@ -3,10 +3,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hipflask_http::{TraceId, Version};
 
+use crate::client::{Trust, Via};
 use crate::record;
 
 /// One end of a connection.
@@ -31,7 +33,7 @@ impl fmt::Display for Address {
 /// A connection's ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnInfo {
-    /// The client.
+    /// The other end of the socket: the client, or a proxy. [`ConnInfo::client`] tells who sends a request.
     pub peer: Address,
     /// The end at our side.
     pub local: Address,
@@ -39,6 +41,10 @@ pub struct ConnInfo {
     pub secure: bool,
     /// How it is encrypted, if it is so here.
     pub tls: Option<Box<crate::TlsInfo>>,
+    /// Whether what requests say about their clients is believed.
+    pub trust: Trust,
+    /// What proxies say about the client.
+    pub via: Option<Arc<Via>>,
 }
 
 /// How long the steps of a request took, one after the other. A step that a request does not go through takes no time.

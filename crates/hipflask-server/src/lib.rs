@@ -6,6 +6,7 @@
 
 mod access_log;
 mod body;
+mod client;
 mod coding;
 mod config;
 mod conn;
@@ -42,8 +43,9 @@ mod word;
 
 pub use access_log::{AccessLog, AccessLogConfig, Place, Writer, WriterConfig, check_format};
 pub use body::{Body, BodyError, BodySource, BodyStream};
+pub use client::{Client, Trust, Via};
 pub use coding::{Effort, compress};
-pub use config::{Bind, Compression, Config, EarlyHints, Scope, Timeouts};
+pub use config::{Bind, Compression, Config, EarlyHints, ProxyProtocol, RootPath, Scope, Timeouts};
 pub use deferred::Deferred;
 pub use exchange::{Address, Answered, ConnInfo, Notice, Times};
 pub use exposed::{Exposed, Files, Mount};

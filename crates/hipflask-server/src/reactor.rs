@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::client::Gate;
 use crate::config::{Config, Timeouts};
 use crate::conn::{Conn, Phase, READ};
 use crate::exchange::{Address, ConnInfo};
@@ -133,6 +134,8 @@ pub(crate) struct Reactor<T> {
     pub(crate) exhausted: bool,
     most: usize,
     tls: Option<Arc<Tls>>,
+    /// What there is to do about proxies.
+    gate: Option<Box<Gate>>,
     /// What came of changed certificates.
     pub(crate) reloaded: Option<Result<(), TlsError>>,
     timeouts: Timeouts,
@@ -179,6 +182,7 @@ impl<T> Reactor<T> {
             exhausted: false,
             most: config.max_connections.max(1),
             tls: config.tls.clone(),
+            gate: Gate::new(config),
             reloaded: None,
             timeouts: config.timeouts.clone(),
             stats: config.stats.clone(),
@@ -262,7 +266,8 @@ impl<T> Reactor<T> {
                         }
                         None => (Address::Unix(None), listener.local.clone()),
                     };
-                    let info = ConnInfo { peer, local, secure, tls: None };
+                    let mut info = ConnInfo { secure, ..ConnInfo::new(peer, local) };
+                    let announces = self.gate.as_ref().is_some_and(|gate| gate.admit(&mut info));
                     let transport = match &self.tls {
                         Some(tls) if secure => {
                             self.reloaded = tls.look(self.now).or(self.reloaded.take());
@@ -272,7 +277,7 @@ impl<T> Reactor<T> {
                         }
                         _ => Transport::Plain(socket),
                     };
-                    if let Err(error) = self.insert(transport, info, redirects) {
+                    if let Err(error) = self.insert(transport, info, redirects, announces) {
                         self.pause(Pause::Exhausted(self.now + ACCEPT_PAUSE));
                         return Accepted::Paused(error);
                     }
@@ -324,9 +329,16 @@ impl<T> Reactor<T> {
         }
     }
 
-    fn insert(&mut self, transport: Transport, info: ConnInfo, redirects: bool) -> io::Result<()> {
+    fn insert(
+        &mut self,
+        transport: Transport,
+        info: ConnInfo,
+        redirects: bool,
+        announces: bool,
+    ) -> io::Result<()> {
         let mut conn = self.seat(transport, Arc::new(info))?;
-        conn.greeting = conn.info.secure;
+        conn.announces = announces;
+        conn.greeting = announces || conn.info.secure;
         conn.redirects = redirects;
         self.park(conn);
         Ok(())

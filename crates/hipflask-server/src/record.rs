@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use hipflask_http::{RequestHead, TraceId, TraceParent, Version};
 
+use crate::client::Trust;
 use crate::config::Config;
 use crate::exchange::{Answered, ConnInfo, Times};
 use crate::history::RouteHistory;
@@ -25,6 +26,8 @@ pub(crate) struct Record {
     version: Option<Version>,
     trace: Option<TraceId>,
     pub(crate) route: Option<Arc<RouteHistory>>,
+    /// Whose request it is, where requests of one connection may be several clients'.
+    conn: Option<Arc<ConnInfo>>,
     pub(crate) status: u16,
     /// Bytes of the body that have come.
     pub(crate) received: u64,
@@ -78,6 +81,7 @@ impl Record {
             version: None,
             trace: None,
             route: None,
+            conn: None,
             status: 0,
             received: 0,
             sent_before,
@@ -88,6 +92,13 @@ impl Record {
             called: None,
             made: None,
             _running: None,
+        }
+    }
+
+    /// Notes whose request it is.
+    pub(crate) fn comes_from(&mut self, conn: &Arc<ConnInfo>) {
+        if conn.trust == Trust::Yes {
+            self.conn = Some(Arc::clone(conn));
         }
     }
 
@@ -156,7 +167,7 @@ impl Record {
         let (method, rest) = self.text.split_at_checked(self.method as usize).unwrap_or_default();
         let (target, rest) = rest.split_at_checked(self.target as usize).unwrap_or_default();
         tell(&Answered {
-            conn,
+            conn: self.conn.as_deref().unwrap_or(conn),
             method,
             target,
             version: self.version,
@@ -220,7 +231,7 @@ mod tests {
         let now = Instant::now();
         let record = Record::new(&head, &config, now, 10);
         let peer = Address::Unix(None);
-        let conn = ConnInfo { local: peer.clone(), peer, secure: false, tls: None };
+        let conn = ConnInfo::new(peer.clone(), peer);
         let mut told = 0;
         record.tell(&conn, now, (110, 120), |answered| {
             let fields: Vec<_> = (0..5).map(|at| answered.field(at)).collect();

@@ -87,6 +87,16 @@ kinds! {
     BadHttp2 = "bad_http2";
     /// The client of an HTTP/2 connection takes back too many of its requests.
     RapidReset = "rapid_reset";
+    /// What a trusted proxy says about the client cannot be read.
+    BadForwarded = "bad_forwarded";
+    /// The PROXY header is missing or malformed.
+    BadProxyHeader = "bad_proxy_header";
+    /// The PROXY header arrives too slowly.
+    SlowProxyHeader = "slow_proxy_header";
+    /// The connection ended within its PROXY header.
+    CutProxyHeader = "cut_proxy_header";
+    /// A connection that needs a PROXY header comes from where none is trusted.
+    UntrustedPeer = "untrusted_peer";
 }
 
 impl From<Error> for Refusal {
@@ -122,6 +132,13 @@ impl From<Error> for RefusalKind {
             | Error::OldCoding
             | Error::BadCoding => RefusalKind::BadFraming,
             Error::BadExpectation => RefusalKind::BadExpectation,
+            Error::ForwardedSyntax
+            | Error::ForwardedFor
+            | Error::ForwardedProto
+            | Error::ForwardedHost
+            | Error::ForwardedPort
+            | Error::ForwardedPrefix
+            | Error::ForwardedTooOften => RefusalKind::BadForwarded,
             Error::LongRequestLine | Error::LongField | Error::ManyFields | Error::LongHead => {
                 RefusalKind::LongHead
             }

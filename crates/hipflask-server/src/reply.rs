@@ -13,7 +13,8 @@ use hipflask_http::{RequestHead, Version};
 pub use hipflask_http::response::FieldError;
 
 use crate::body::{BodySource, Lender};
-use crate::config::Config;
+use crate::config::{Config, ProxyProtocol};
+use crate::exchange::ConnInfo;
 use crate::exchange::Times;
 use crate::history::Compressible;
 use crate::outflow::Outflow;
@@ -39,7 +40,8 @@ impl Standing {
         let server = config.server_name.clone().unwrap_or_default();
         let second = sys::seconds();
         let stamp = Stamp::new(&server, seconds(second));
-        let hsts = config.hsts.clone().filter(|_| config.tls.is_some());
+        let is_behind = !config.trusted_proxies.is_empty() || config.proxy_protocol != ProxyProtocol::Off;
+        let hsts = config.hsts.clone().filter(|_| config.tls.is_some() || is_behind);
         Standing {
             second,
             stamp,
@@ -133,6 +135,8 @@ pub struct Reply<'a> {
     compressible: Option<Compressible>,
     /// `Strict-Transport-Security` is still to be written.
     owes_hsts: bool,
+    /// Whether the client speaks TLS.
+    is_secure: bool,
     /// What is noted of the request.
     record: Option<&'a Record>,
     /// The request's name is still to be written.
@@ -150,7 +154,6 @@ impl<'a> Reply<'a> {
         record: Option<&'a Record>,
     ) -> Reply<'a> {
         let writer = ResponseWriter::new(out, exchange);
-        let owes_hsts = standing.hsts.is_some();
         let owes_id = standing.id_field.is_some();
         Reply {
             writer,
@@ -158,13 +161,21 @@ impl<'a> Reply<'a> {
             is_head: exchange.head,
             lender,
             close: false,
-            owes_hsts,
+            owes_hsts: false,
+            is_secure: false,
             owes_id,
             record,
             afterwards: Vec::new(),
             compressible: None,
             answer: None,
         }
+    }
+
+    /// The same to whoever is at the other end: a client that speaks TLS is told to come back so.
+    pub(crate) fn to(mut self, conn: &ConnInfo) -> Reply<'a> {
+        self.is_secure = self.standing.hsts.is_some() && conn.is_secure();
+        self.owes_hsts = self.is_secure;
+        self
     }
 
     /// Begins the response, dropping what was begun before. A status that cannot be sent becomes a 500, a reason that
@@ -307,7 +318,7 @@ impl<'a> Reply<'a> {
     pub fn reset(&mut self) {
         self.answer = None;
         self.afterwards.clear();
-        self.owes_hsts = self.standing.hsts.is_some();
+        self.owes_hsts = self.is_secure;
         self.owes_id = self.standing.id_field.is_some();
         self.writer.reset();
     }

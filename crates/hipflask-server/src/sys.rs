@@ -211,6 +211,20 @@ impl Socket {
         Ok(got)
     }
 
+    /// As [`Socket::recv`], and leaves the bytes where they are.
+    pub(crate) fn peek(&self, most: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(most);
+        let spare = bytes.spare_capacity_mut();
+        // SAFETY: `spare` is writable for its length.
+        let got = unsafe {
+            libc::recv(self.fd.as_raw_fd(), spare.as_mut_ptr().cast(), spare.len(), libc::MSG_PEEK)
+        };
+        let got = length(got)?;
+        // SAFETY: the kernel has initialised `got` bytes, at most the capacity.
+        unsafe { bytes.set_len(got) };
+        Ok(bytes)
+    }
+
     /// Sends what the socket takes now; `more` tells that the rest of the message follows at once.
     pub(crate) fn send(&self, bytes: &[u8], more: bool) -> io::Result<usize> {
         let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };

@@ -70,6 +70,31 @@ impl Transport {
         }
     }
 
+    /// The socket below whatever is on it; a stream has none.
+    fn socket(&self) -> Option<&Socket> {
+        match self {
+            Transport::Plain(socket) => Some(socket),
+            Transport::Tls(secure) => Some(&secure.socket),
+            Transport::Stream(_) => None,
+        }
+    }
+
+    /// The first bytes that have come, before TLS and all, left where they are.
+    pub(crate) fn peek(&self, most: usize) -> io::Result<Vec<u8>> {
+        self.socket().map_or(Ok(Vec::new()), |socket| socket.peek(most))
+    }
+
+    /// Drops bytes that [`Transport::peek`] has shown.
+    pub(crate) fn skip(&self, count: usize) -> io::Result<()> {
+        let mut dropped = Vec::new();
+        while let (Some(socket), Some(left @ 1..)) = (self.socket(), count.checked_sub(dropped.len())) {
+            if socket.recv(&mut dropped, left)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Appends up to `most` bytes to `into`; 0 is the peer's end. Fewer than `most` mean that the socket is empty.
     pub(crate) fn recv(&self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
         match self {

@@ -303,24 +303,16 @@ impl Step {
 }
 
 /// Who has asked.
-fn client<'a>(answered: &'a Answered<'_>) -> impl Display + use<'a> {
-    Client(&answered.conn.peer)
-}
-
-/// An address without its port.
-struct Client<'a>(&'a Address);
-
-impl Display for Client<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Address::Tcp(address) => address.ip().fmt(f),
-            unix @ Address::Unix(_) => unix.fmt(f),
-        }
-    }
+fn client(answered: &Answered<'_>) -> String {
+    answered.conn.client().name()
 }
 
 fn address(address: &Address, out: &mut Vec<u8>) {
-    quoted(Client(address).to_string().as_bytes(), out);
+    let text = match address {
+        Address::Tcp(address) => address.ip().to_string(),
+        unix @ Address::Unix(_) => unix.to_string(),
+    };
+    quoted(text.as_bytes(), out);
 }
 
 /// Anything that has no characters to be wary of.
@@ -350,7 +342,7 @@ fn protocol(version: Version) -> &'static str {
 }
 
 fn scheme(answered: &Answered<'_>) -> &'static str {
-    if answered.conn.secure { "https" } else { "http" }
+    if answered.conn.is_secure() { "https" } else { "http" }
 }
 
 /// Path and query; the latter with its question mark.
@@ -391,7 +383,7 @@ fn object(answered: &Answered<'_>, begun: Moment, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"time\":\"");
     begun.iso(out);
     out.extend_from_slice(b"\",\"client\":");
-    json(client(answered).to_string().as_bytes(), out);
+    json(client(answered).as_bytes(), out);
     let mut text = |name: &str, value: Option<&[u8]>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             let _ = write!(out, ",\"{name}\":");
@@ -454,7 +446,7 @@ mod tests {
         record.is_made(now + Duration::from_millis(31), 200, 1100);
         let peer = Address::Tcp("192.0.2.7:40000".parse().unwrap());
         let local = Address::Tcp("[2001:db8::1]:8443".parse().unwrap());
-        let conn = ConnInfo { peer, local, secure: true, tls: None };
+        let conn = ConnInfo { secure: true, ..ConnInfo::new(peer, local) };
         let mut out = Vec::new();
         record.tell(&conn, now + Duration::from_millis(1234), (1150, 1150), |answered| {
             format.write(answered, &mut out);

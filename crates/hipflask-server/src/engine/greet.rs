@@ -1,8 +1,11 @@
-//! What the leader does until a TLS handshake is over, and with clients that should have begun one.
+//! What the leader does until a PROXY header has come and a TLS handshake is over, and with clients that should have
+//! begun one.
 
+use std::io;
 use std::sync::Arc;
 
 use hipflask_http::RequestHead;
+use hipflask_http::proxy_protocol::{self, MOST_V2};
 
 use crate::conn::{Conn, Filled};
 use crate::exchange::ConnInfo;
@@ -18,6 +21,13 @@ use super::{Engine, Helm, Here, Link, plain};
 /// What somebody gets who speaks HTTP to the port that has TLS.
 const CLEAR: &str = "this port speaks HTTPS: use https:// in the address";
 
+/// How far a PROXY header has come.
+enum Announced {
+    Done,
+    Waits,
+    Over,
+}
+
 impl<H: Handler> Engine<H> {
     /// Goes on with a handshake as far as the client has.
     pub(super) fn greet(
@@ -26,6 +36,24 @@ impl<H: Handler> Engine<H> {
         mut conn: Link<H>,
         here: &mut Here<H>,
     ) -> Flow<H> {
+        if conn.announces {
+            match self.announce(&mut conn) {
+                Announced::Waits => {
+                    lead.park(conn);
+                    return Flow::Next(lead);
+                }
+                Announced::Over => {
+                    lead.close(conn);
+                    return Flow::Next(lead);
+                }
+                Announced::Done if !conn.info.secure => {
+                    conn.greeting = false;
+                    conn.began = None;
+                    return Flow::On(lead, conn);
+                }
+                Announced::Done => {}
+            }
+        }
         // A signature takes up to a millisecond: not with the interpreter held.
         here.detach(&*self.handler);
         lead.equip(&mut conn);
@@ -81,8 +109,59 @@ impl<H: Handler> Engine<H> {
         }
     }
 
+    /// Reads a connection's PROXY header. It is looked at and left in the socket until it is whole, so that no byte of
+    /// what follows it, perhaps a handshake, comes with it.
+    fn announce(&self, conn: &mut Conn<H::Ticket>) -> Announced {
+        if !conn.readable {
+            return Announced::Waits;
+        }
+        if !self.config.lets_announce(&conn.info) {
+            let why = "a PROXY header is needed, and is not believed from this address";
+            self.refused_silently(conn, RefusalKind::UntrustedPeer, why);
+            return Announced::Over;
+        }
+        let bytes = match conn.socket.peek(MOST_V2) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.readable = false;
+                return Announced::Waits;
+            }
+            Err(_) => return Announced::Over,
+        };
+        match proxy_protocol::parse(&bytes) {
+            Ok(Some(header)) if conn.socket.skip(header.length).is_ok() => {
+                conn.announces = false;
+                conn.info = Arc::new(conn.info.announce(&header, &self.config));
+                Announced::Done
+            }
+            Ok(Some(_)) => Announced::Over,
+            // A look whether the port is open.
+            Ok(None) if bytes.is_empty() => Announced::Over,
+            Ok(None) if conn.ending => {
+                let why = "the connection ended within its PROXY header";
+                self.refused_silently(conn, RefusalKind::CutProxyHeader, why);
+                Announced::Over
+            }
+            Ok(None) => {
+                conn.readable = false;
+                Announced::Waits
+            }
+            Err(error) => {
+                self.refused_silently(conn, RefusalKind::BadProxyHeader, error.reason());
+                Announced::Over
+            }
+        }
+    }
+
     /// A handshake takes too long. Whoever has not said a word is none to tell of.
     pub(super) fn give_up_greeting(&self, conn: &Conn<H::Ticket>) {
+        if conn.announces {
+            if conn.socket.peek(1).is_ok_and(|bytes| !bytes.is_empty()) {
+                let why = "the PROXY header takes too long";
+                self.refused_silently(conn, RefusalKind::SlowProxyHeader, why);
+            }
+            return;
+        }
         if let Greeting::Waits { begun: true } = conn.socket.greeting() {
             self.refused_silently(conn, RefusalKind::SlowHandshake, "the TLS handshake takes too long");
         }
@@ -109,7 +188,8 @@ impl<H: Handler> Engine<H> {
         here: &mut Here<H>,
     ) -> Flow<H> {
         let usable = self.skip_body(&mut conn, head, lead.now);
-        let place = secure_place(head, self.config.redirect_port.unwrap_or(443));
+        let host = conn.info.host().unwrap_or(head.host());
+        let place = secure_place(head, host, self.config.redirect_port.unwrap_or(443));
         self.answer(&mut conn, asked(head, usable && !self.is_stopping()), here, |reply| {
             reply.in_the_clear();
             let Some(place) = place else {
@@ -127,8 +207,7 @@ impl<H: Handler> Engine<H> {
 }
 
 /// The address with TLS; `None` if the request names no host or no path.
-fn secure_place(head: &RequestHead, port: u16) -> Option<Vec<u8>> {
-    let host = head.host();
+fn secure_place(head: &RequestHead, host: &[u8], port: u16) -> Option<Vec<u8>> {
     let colon = host.iter().rposition(|&byte| byte == b':');
     // The colons of an IPv6 address are in brackets.
     let colon = colon.filter(|&at| !host.get(at..).unwrap_or_default().contains(&b']'));

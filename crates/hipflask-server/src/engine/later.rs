@@ -67,10 +67,10 @@ impl<H: Handler> Debt<H> {
         standing.refresh();
         self.conn.out.truncate(self.begin);
         let conn = &mut *self.conn;
-        let (out, record) = (&mut conn.out, conn.records.last());
+        let (out, record, info) = (&mut conn.out, conn.records.last(), &conn.info);
         let (exchange, lender) = (self.exchange, self.lender.as_ref());
         let written = catch_unwind(AssertUnwindSafe(|| {
-            let mut reply = Reply::new(out, exchange, &standing, lender, record);
+            let mut reply = Reply::new(out, exchange, &standing, lender, record).to(info);
             let keep = write(&mut reply);
             keep.then(|| reply.finish())
         }));

@@ -12,6 +12,7 @@ use hipflask_http::response::CONTINUE;
 use hipflask_http::{BodyDecoder, Error, Framing, Limits, RequestHead};
 
 use crate::body::{self, Body, Intake, Lender, Pace};
+use crate::client::Trust;
 use crate::conn::{BATCH, Conn, Filled, Pending, Phase, Pushed, READ, Reserved};
 use crate::delivery::Delivery;
 use crate::exchange::Notice;
@@ -293,6 +294,7 @@ impl<H: Handler> Engine<H> {
 
     /// Notes a request whose head cannot be read, or does not come.
     pub(super) fn note_unread(&self, conn: &mut Conn<H::Ticket>) {
+        self.forget_client(conn);
         if self.config.tell_answers {
             let sent_before = conn.sent_until(conn.out.len());
             conn.records.push(Record::unread(Instant::now(), sent_before));
@@ -330,7 +332,7 @@ impl<H: Handler> Engine<H> {
                     Flow::Next(lead)
                 }
                 Filled::End | Filled::Broken => {
-                    self.ended_early(&conn);
+                    self.ended_early(&mut conn);
                     lead.close(conn);
                     Flow::Next(lead)
                 }
@@ -350,7 +352,7 @@ impl<H: Handler> Engine<H> {
                 return Flow::Next(lead);
             }
             Filled::End | Filled::Broken => {
-                self.ended_early(&conn);
+                self.ended_early(&mut conn);
                 lead.close(conn);
                 return Flow::Next(lead);
             }
@@ -429,12 +431,22 @@ impl<H: Handler> Engine<H> {
         if self.config.request_id.is_on() {
             self.config.request_id.give(&mut head);
         }
+        let identified = match conn.info.trust {
+            Trust::Yes => self.identify(&mut conn, &head),
+            Trust::No | Trust::Unset => Ok(()),
+        };
         if self.config.notes() {
             here.clock = Instant::now();
             let sent_before = conn.sent_until(conn.out.len());
             // Most connections have one request at a time.
             conn.records.reserve_exact(usize::from(conn.records.is_empty()));
-            conn.records.push(Record::new(&head, &self.config, here.clock, sent_before));
+            let mut record = Record::new(&head, &self.config, here.clock, sent_before);
+            record.comes_from(&conn.info);
+            conn.records.push(record);
+        }
+        if let Err(error) = identified {
+            self.refuse(&mut conn, error.into(), asked(&head, false), here);
+            return Flow::On(lead, conn);
         }
         if conn.redirects {
             return self.redirect(lead, conn, &head, here);
@@ -482,6 +494,26 @@ impl<H: Handler> Engine<H> {
                 let most = max_body.unwrap_or(self.config.limits.body);
                 self.receive(lead, conn, head, ticket, history, most, here)
             }
+        }
+    }
+
+    /// Asks a trusted proxy's request whose it is.
+    fn identify(&self, conn: &mut Conn<H::Ticket>, head: &RequestHead) -> Result<(), Error> {
+        match conn.info.for_request(head, &self.config) {
+            Ok(Some(info)) => conn.info = Arc::new(info),
+            Ok(None) => {}
+            Err(error) => {
+                self.forget_client(conn);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets whose the last request was: what comes of the connection now may be somebody else's.
+    pub(super) fn forget_client(&self, conn: &mut Conn<H::Ticket>) {
+        if let Some(info) = conn.info.without_request() {
+            conn.info = Arc::new(info);
         }
     }
 
@@ -753,6 +785,11 @@ impl<H: Handler> Engine<H> {
             for token in lead.idle() {
                 let Some(mut conn) = lead.check_out_again(token) else { continue };
                 conn.readable = true;
+                if conn.announces && conn.socket.peek(1).is_ok_and(|bytes| !bytes.is_empty()) {
+                    lead.park(conn);
+                    lead.again.push_back(token);
+                    continue;
+                }
                 if conn.fill() == Filled::Some {
                     lead.park(conn);
                     lead.again.push_back(token);

@@ -100,7 +100,8 @@ impl<H: Handler> Engine<H> {
         }
         let Here { thread, standing, .. } = here;
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let mut reply = Reply::new(&mut conn.out, exchange, standing, lender, conn.records.last());
+            let mut reply =
+                Reply::new(&mut conn.out, exchange, standing, lender, conn.records.last()).to(&conn.info);
             self.handler.call(thread, request, &mut reply);
             reply.finish()
         }));
@@ -164,7 +165,8 @@ impl<H: Handler> Engine<H> {
         conn.file = None;
         conn.phase = Phase::Ready;
         let record = conn.records.last();
-        let mut reply = Reply::new(&mut conn.out, asked_unknown(), &here.standing, None, record);
+        let mut reply =
+            Reply::new(&mut conn.out, asked_unknown(), &here.standing, None, record).to(&conn.info);
         plain(&mut reply, 500, "Internal Server Error");
         let answer = reply.finish();
         self.apply(conn, answer, begin);
@@ -331,7 +333,8 @@ impl<H: Handler> Engine<H> {
     ) {
         let begin = conn.out.len();
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let mut reply = Reply::new(&mut conn.out, exchange, &here.standing, None, conn.records.last());
+            let mut reply =
+                Reply::new(&mut conn.out, exchange, &here.standing, None, conn.records.last()).to(&conn.info);
             write(&mut reply);
             reply.finish()
         }));
@@ -404,9 +407,10 @@ impl<H: Handler> Engine<H> {
     }
 
     /// The client has closed its side; tells if something was half done.
-    pub(super) fn ended_early(&self, conn: &Conn<H::Ticket>) {
+    pub(super) fn ended_early(&self, conn: &mut Conn<H::Ticket>) {
         match conn.phase {
             Phase::Ready if !conn.is_idle() => {
+                self.forget_client(conn);
                 self.refused_silently(conn, RefusalKind::CutHead, "the connection ended within a head");
             }
             Phase::Collect(_) | Phase::Spool(_) => {

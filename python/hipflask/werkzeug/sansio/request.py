@@ -104,7 +104,12 @@ class Request(RequestBase):
 
     @cached_property
     def access_route(self) -> list[str]:
-        """The addresses from the client's to the last proxy's, as ``X-Forwarded-For`` claims them."""
+        """The addresses from the client's to the last proxy's.
+
+        On a server with `trusted_proxies`, those that are certain; else as ``X-Forwarded-For`` claims them.
+        """
+        if (route := self._trusted_route) is not None:
+            return self.list_storage_class(route)
         forwarded = self.headers.get("X-Forwarded-For")
         if forwarded is not None:
             from ..http import parse_list_header
