@@ -1,13 +1,17 @@
 """HTTP/2 and TLS under load: h2load against Hipflask and, where it is installed, Granian.
 
-`python benches/http2.py [SECONDS]` prints requests per second and CPU time per request of one process, for a
-hello over one connection with 100 streams (with and without TLS), over more connections, and over HTTP/1.1
-with TLS. The servers take turns, so that whatever else the machine does falls on all of them. Needs h2load
-(Debian: nghttp2-client); `GRANIAN` names the other's command if it is not on the path.
+`python benches/http2.py [--seconds S] [--rounds N] [--write]` prints requests per second and CPU time
+per request of one process, for a hello over one connection with 100 streams (with and without TLS),
+over more connections, and over HTTP/1.1 with TLS; `--write` puts it into RESULTS.md too. The servers
+take turns, so that whatever else the machine does falls on all of them. Needs h2load (Debian:
+nghttp2-client); `GRANIAN` names the other's command if it is neither on the path nor among the peers
+that `run.py` has installed.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import re
 import shutil
@@ -18,9 +22,10 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-APPS = Path(__file__).resolve().parent / "apps"
+from report import HERE, cell, table, write_report
+
+APPS = HERE / "apps"
 TICKS = os.sysconf("SC_CLK_TCK")
-ROUNDS = 3
 
 # What is asked, and with what.
 LOADS = {
@@ -73,7 +78,8 @@ def running(command: list[str], port: int):
 def servers(cert: str, key: str) -> dict[str, dict[str, tuple[list[str], int]]]:
     """Commands and ports, by server and scheme."""
     found: dict[str, dict[str, tuple[list[str], int]]] = {}
-    granian = os.environ.get("GRANIAN") or shutil.which("granian")
+    installed = next(HERE.glob(".envs/*/bin/granian"), None)
+    granian = os.environ.get("GRANIAN") or shutil.which("granian") or (str(installed) if installed else None)
     for scheme in ("http", "https"):
         port = free_port()
         command = [sys.executable, "-m", "hipflask", "--app", "flask_app", "run", "--port", str(port)]
@@ -97,32 +103,62 @@ def load(scheme: str, port: int, options: list[str], seconds: int) -> int:
     return int(found[1]) if found else 0
 
 
-def main() -> None:
-    """Measure, and print a table in Markdown."""
+def measure_http2(seconds: float, rounds: int) -> dict:
+    """{load: {server: [{cpu, rate}, ...]}}: CPU µs of the server for each request, and how many a second."""
     from hipflask.tls import adhoc_files
 
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     cert, key = adhoc_files()
+    length = max(1, round(seconds))
+    results: dict = {what: {} for what in LOADS}
     with ExitStack() as stack:
         pids: dict[tuple[str, str], tuple[int, int]] = {}
         for name, schemes in servers(cert, key).items():
             for scheme, (command, port) in schemes.items():
                 pids[name, scheme] = stack.enter_context(running(command, port)), port
-        print("| load | server | requests/s | CPU µs/request |\n|---|---|---:|---:|")
-        for what, (scheme, options) in LOADS.items():
-            results: dict[str, list[tuple[float, float]]] = {}
-            for _ in range(ROUNDS):
+        for _ in range(rounds):
+            for what, (scheme, options) in LOADS.items():
                 for (name, at), (pid, port) in pids.items():
                     if at != scheme or ("--h1" in options and "Granian" in name):
                         continue
                     load(scheme, port, options, 1)
                     before, begin = cpu(pid), time.monotonic()
-                    answered = load(scheme, port, options, seconds)
+                    answered = load(scheme, port, options, length)
                     took, used = time.monotonic() - begin, cpu(pid) - before
-                    results.setdefault(name, []).append((answered / took, used / max(answered, 1) * 1e6))
-            for name, rounds in results.items():
-                rate, cost = max(rounds)[0], min(cost for _, cost in rounds)
-                print(f"| {what} | {name} | {rate:,.0f} | {cost:.1f} |", flush=True)
+                    figures = {"cpu": used / answered * 1e6, "rate": answered / took} if answered else {}
+                    results[what].setdefault(name, []).append(figures)
+    return results
+
+
+def http2_section(results: dict | None) -> list[str]:
+    """The part of the report."""
+    if not results:
+        return []
+    rows = [
+        [what, server, cell(runs, "cpu", 1), cell(runs, "rate", 0)]
+        for what, found in results.items()
+        for server, runs in found.items()
+    ]
+    return [
+        "## HTTP/2\n",
+        "A hello asked for by h2load, which shares the cores with the server. By `benches/http2.py`.\n",
+        table(["load", "server", "CPU µs per request", "requests a second"], rows),
+    ]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="put it into RESULTS.md")
+    options = parser.parse_args()
+    results = measure_http2(options.seconds, options.rounds)
+    print("\n".join(http2_section(results)))
+    if options.write:
+        whole = json.loads((HERE / "results.json").read_text())
+        whole["http2"] = results
+        (HERE / "results.json").write_text(json.dumps(whole) + "\n")
+        write_report(whole)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,10 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def write_report(results: dict) -> None:
     """Write RESULTS.md and results.svg from what run.py measured."""
+    # They import from here.
+    from http2 import http2_section
+    from tls import tls_section
+
     workloads = results["workloads"]
     main = [name for name in workloads if not name.startswith("latency")]
     servers = list(results["versions"])
@@ -90,6 +94,8 @@ def write_report(results: dict) -> None:
         ),
     ]
     parts += streams(results.get("streams"))
+    parts += http2_section(results.get("http2"))
+    parts += tls_section(results.get("tls"))
     for name, memory in results["memory"].items():
         parts.append(
             f"{name}: {memory['rest_mib']:.1f} MiB resident after the benchmark, "

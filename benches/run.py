@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import socket
 import statistics
 import subprocess
@@ -23,10 +24,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from http2 import measure_http2
 from peers import HERE, PEERS, ROOT, available
 from report import write_report
 from servers import Running, load, request, start
 from streams import measure_streams, raise_file_limit
+from tls import measure_tls
 
 
 def workload_requests() -> dict[str, list[bytes]]:
@@ -217,6 +220,9 @@ def main() -> None:
         return
     if not options.only and not options.workloads:
         results["streams"] = measure_streams(options.seconds, options.rounds)
+        if shutil.which("h2load"):
+            results["http2"] = measure_http2(options.seconds, options.rounds)
+            results["tls"] = measure_tls(options.seconds, options.rounds)
     (HERE / "results.json").write_text(json.dumps(results) + "\n")
     write_report(results)
 
