@@ -12,7 +12,7 @@ PROFILE ?= release
 # What tests run on: the profile that `cargo test` has built most of already, with checks of overflow.
 export TEST_PROFILE ?= dev
 
-.PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem autobahn loom fuzz clean
+.PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem autobahn judges loom fuzz clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -92,6 +92,9 @@ ecosystem: build ## Run the test suites of Flask's extensions on Flask and on Hi
 
 autobahn: build ## Run all cases of the Autobahn testsuite against the WebSockets
 	$(BIN)/python tests/autobahn/run --write
+
+judges: build ## Have sslscan, testssl.sh, httpwg, h2load, nghttp and curl look at TLS and HTTP/2
+	$(BIN)/python tests/judges/run --long
 
 docs: setup ## Write the reference from the docstrings, and run what the pages show
 	$(BIN)/python docs/build_reference.py

@@ -7,7 +7,9 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -290,6 +292,54 @@ def test_certificates_are_renewed_without_a_pause(tmp_path):
         assert httpx.get(url, verify=trusting(str(cert))).text == "hello"
         assert before.get(url).text == "hello"
     server.stop(5)
+
+
+def test_no_request_is_lost_while_certificates_change(tmp_path):
+    cert, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    pairs = [_core.self_signed_certificate(["localhost"]) for _ in range(2)]
+
+    def put(pair):
+        for path, text in zip((cert, key), pair, strict=True):
+            path.write_text(text)
+
+    put(pairs[0])
+    tls = _core.Tls([(str(cert), str(key))])
+    server = _core.Server(application(), ["127.0.0.1:0"], tls=tls)
+    server.start()
+    url = f"https://localhost:{server.addresses[0].rpartition(':')[2]}/"
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    enough = threading.Event()
+    answers: list[int] = []
+    seen: set[bytes] = set()
+
+    def ask(stays: bool, http2: bool) -> None:
+        """Over one connection, or a new one each time."""
+        while not enough.is_set():
+            with httpx.Client(verify=context, http2=http2) as client:
+                for _ in range(50 if stays else 1):
+                    response = client.get(url)
+                    answers.append(response.status_code)
+                stream = response.extensions["network_stream"]
+                seen.add(stream.get_extra_info("ssl_object").getpeercert(True))
+
+    with ThreadPoolExecutor() as pool:
+        askers = [pool.submit(ask, stays, http2) for stays in (True, False) for http2 in (True, False)]
+        try:
+            for turn in range(1, 30):
+                before = len(answers)
+                put(pairs[turn % 2])
+                tls.reload()
+                while len(answers) < before + 10 and not any(asker.done() for asker in askers):
+                    time.sleep(0.01)
+        finally:
+            enough.set()
+        for asker in askers:
+            asker.result(30)
+    assert set(answers) == {200}
+    assert len(seen) == 2
+    assert server.stop(5)
 
 
 def settings(**given):

@@ -17,6 +17,7 @@ pub mod date;
 mod error;
 pub mod field;
 pub mod forwarded;
+pub mod frames;
 mod framing;
 pub mod head;
 pub mod http2;

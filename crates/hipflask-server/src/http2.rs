@@ -11,12 +11,13 @@ use std::future::Future as _;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake};
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, Handshake};
 use h2::{Reason, RecvStream};
+use hipflask_http::frames::Frames;
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -31,6 +32,7 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Where the kind of the first frame stands: behind the preface and the frame's length.
 const FIRST_KIND: usize = PREFACE.len() + 3;
 const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
 /// What a client may send of one body before anybody reads it. 64 KiB.
 const WINDOW: u32 = 64 * 1024;
 /// What it may send of all bodies. 1 MiB: a fast line needs that much under way.
@@ -63,6 +65,9 @@ struct Flags {
     blocked: AtomicBool,
     /// The client has sent something.
     begun: AtomicBool,
+    /// The code of what is wrong with the client's frames, and the last stream before; no code is 0.
+    fault: AtomicU32,
+    last_stream: AtomicU32,
     /// What may still be read in this turn.
     left: AtomicUsize,
 }
@@ -95,6 +100,7 @@ struct Io {
     first: Vec<u8>,
     /// Bytes given to `h2`, until the first frame is known.
     given: usize,
+    frames: Frames,
 }
 
 #[allow(clippy::large_enum_variant, reason = "one per connection, in a box, nearly always the larger one")]
@@ -107,6 +113,7 @@ enum State {
 /// One connection.
 pub(crate) struct Http2 {
     state: State,
+    socket: Arc<Transport>,
     flags: Arc<Flags>,
     waker: Arc<ConnWaker>,
     counts: Arc<Counts>,
@@ -135,7 +142,13 @@ impl Http2 {
         config: &Config,
     ) -> Http2 {
         let flags = Arc::new(Flags::default());
-        let io = Io { socket: Arc::clone(socket), flags: Arc::clone(&flags), first, given: 0 };
+        let io = Io {
+            socket: Arc::clone(socket),
+            flags: Arc::clone(&flags),
+            first,
+            given: 0,
+            frames: Frames::default(),
+        };
         let mut builder = Builder::new();
         builder
             .initial_window_size(WINDOW)
@@ -146,6 +159,7 @@ impl Http2 {
             .enable_connect_protocol();
         Http2 {
             state: State::Handshake(builder.handshake(io)),
+            socket: Arc::clone(socket),
             flags,
             waker: Arc::new(ConnWaker { waker: Arc::clone(waker), token, woken: AtomicBool::new(false) }),
             counts: Arc::default(),
@@ -222,7 +236,7 @@ impl Http2 {
                     }
                     Poll::Ready(Some(Err(error))) => {
                         self.state = State::Over;
-                        let protocol = error.is_go_away() && error.is_library();
+                        let protocol = self.tell_fault() || (error.is_go_away() && error.is_library());
                         return Found::Over(protocol.then_some("the client breaks the rules of HTTP/2"));
                     }
                     Poll::Ready(None) => {
@@ -233,6 +247,20 @@ impl Http2 {
                 State::Over => return Found::Over(None),
             }
         }
+    }
+
+    /// Tells the client which rule its frames break, if that is known; whether it is. `h2` has ended without a word.
+    fn tell_fault(&self) -> bool {
+        let code = self.flags.fault.load(Ordering::Relaxed);
+        // In the middle of a frame nothing else can be said.
+        if code != 0 && !self.is_blocked() {
+            let mut frame = vec![0, 0, 8, GOAWAY, 0, 0, 0, 0, 0];
+            frame.extend(self.flags.last_stream.load(Ordering::Relaxed).to_be_bytes());
+            frame.extend(code.to_be_bytes());
+            // The connection ends whether the client hears of it or not.
+            drop(self.socket.send(&frame, false));
+        }
+        code != 0
     }
 
     /// Whether the client takes back too many of its requests.
@@ -273,11 +301,13 @@ impl AsyncRead for Io {
         if !self.first.is_empty() {
             let count = self.first.len().min(buffer.remaining());
             let given: Vec<u8> = self.first.drain(..count).collect();
-            buffer.put_slice(&given);
             if self.first.is_empty() {
                 self.first = Vec::new();
             }
-            return Poll::Ready(self.check(&given));
+            return Poll::Ready(self.check(&given, buffer));
+        }
+        if self.flags.fault.load(Ordering::Relaxed) != 0 {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         if !self.flags.readable.load(Ordering::Relaxed) {
             // The poller's next event wakes the connection.
@@ -296,8 +326,7 @@ impl AsyncRead for Io {
                 received => break received,
             }
         };
-        buffer.put_slice(&bytes);
-        let checked = self.check(&bytes);
+        let checked = self.check(&bytes, buffer);
         READ.set(bytes);
         match received {
             Ok(count) => {
@@ -321,14 +350,31 @@ impl AsyncRead for Io {
 }
 
 impl Io {
-    /// The first frame is SETTINGS, or this is not HTTP/2 (RFC 9113 §3.4), which `h2` does not look at.
-    fn check(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Gives `h2` what is in order. The first frame is SETTINGS, or this is not HTTP/2 (RFC 9113 §3.4), which `h2` does
+    /// not look at.
+    fn check(&mut self, bytes: &[u8], buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+        let mut watched = bytes;
         if self.given <= FIRST_KIND && !bytes.is_empty() {
             self.flags.begun.store(true, Ordering::Relaxed);
             if bytes.get(FIRST_KIND - self.given).is_some_and(|&kind| kind != SETTINGS) {
                 return Err(io::ErrorKind::InvalidData.into());
             }
+            watched = bytes.get(PREFACE.len().saturating_sub(self.given)..).unwrap_or_default();
             self.given += bytes.len();
+        }
+        match self.frames.watch(watched) {
+            Ok(()) => buffer.put_slice(bytes),
+            Err((at, error)) => {
+                self.flags.last_stream.store(self.frames.last_stream(), Ordering::Relaxed);
+                self.flags.fault.store(error.code(), Ordering::Relaxed);
+                self.first = Vec::new();
+                let good = bytes.len() - watched.len() + at;
+                if good == 0 {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                // What was asked for before is answered or not as `h2` gets to it; the rest is not read.
+                buffer.put_slice(bytes.get(..good).unwrap_or_default());
+            }
         }
         Ok(())
     }
