@@ -131,6 +131,7 @@ class Requests:
         self._line = line
         self._host = host
         self._open: dict[int, _Http | _Socket] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._start = _eager_starter(loop)
         line.hand_in_by(lambda: loop.call_soon(line.hand_in))
 
@@ -148,6 +149,7 @@ class Requests:
             self._end(token, request)
             return
         self._host._tasks.add(task)
+        self._tasks[token] = task
 
         def end(task: asyncio.Task[None]) -> None:
             self._host._tasks.discard(task)
@@ -159,6 +161,11 @@ class Requests:
         # The next request of the same connection may have come already.
         if self._open.get(token) is request:
             del self._open[token]
+            self._tasks.pop(token, None)
+
+    def task_of(self, token: int) -> asyncio.Task[None] | None:
+        """The task that answers a request, if it has had to wait."""
+        return self._tasks.get(token)
 
     def _gone(self, token: int) -> None:
         request = self._open.get(token)

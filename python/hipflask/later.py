@@ -86,6 +86,10 @@ class Exchanges:
         if not task.cancelled():
             task.exception()
 
+    def task_of(self, token: int) -> asyncio.Task[None] | None:
+        """The task that answers a request, if it has had to wait."""
+        return self._tasks.get(token)
+
     def _gone(self, token: int) -> None:
         task = self._tasks.get(token)
         if task is not None:

@@ -342,6 +342,15 @@ SETTINGS: dict[str, list[Setting]] = {
             engine=True,
         ),
         _engine(
+            "stuck_threads",
+            Count(0),
+            8,
+            "Threads whose request was answered by its deadline while their view goes on; others take"
+            " their place.",
+            "one is a slow peer; many are a fault that a new process may not have",
+            "the worker is replaced",
+        ),
+        _engine(
             "queue",
             Count(),
             1024,
@@ -359,6 +368,24 @@ SETTINGS: dict[str, list[Setting]] = {
         ),
     ],
     "Times": [
+        _engine(
+            "request_timeout",
+            Seconds(0),
+            0.0,
+            "What a request may take, with the body of its response; 0 for as long as it likes. A route's own"
+            " comes first.",
+            "what is right for one view is wrong for the next",
+            "504; 503 if it still waits for a thread; cut off once its response has begun",
+        ),
+        _engine(
+            "slow_request",
+            Seconds(0),
+            30.0,
+            "Log where a view is that runs for so long, and again whenever the time has doubled;"
+            " 0 for never.",
+            "hardly any view takes half a minute on purpose",
+            "it runs on",
+        ),
         _engine(
             "header_timeout",
             Seconds(),

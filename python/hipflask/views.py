@@ -32,6 +32,10 @@ class View:
     methods: ClassVar[Collection[str] | None] = None
     # Whether OPTIONS is answered without the view; None for the app's default.
     provide_automatic_options: ClassVar[bool | None] = None
+    # The limits of the view's rules, as the options of `route` of the same names; None for the server's.
+    timeout: ClassVar[float | None] = None
+    max_body: ClassVar[int | str | None] = None
+    inline: ClassVar[bool | None] = None
     # Applied to the view function, the first one innermost.
     decorators: ClassVar[list[Callable[..., Any]]] = []
     # Whether each request gets an object of its own. If not, keep no request's data on `self`.

@@ -204,6 +204,7 @@ pub(crate) fn response<'py>(
             }
             if is_made_by_loop(&iterable)? {
                 let feed = Feed::new(reply.outlet(length));
+                reply.keep_deadline();
                 return Ok(Some(Rest::Feed(iterable.unbind(), feed, closed.unbind())));
             }
             reply.stream(Box::new(Pieces::of_response(closed, &iterable)?), length);

@@ -6,6 +6,7 @@
 
 use std::cell::OnceCell;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use hipflask_http::RequestHead;
 use hipflask_server::{Body, Compressible, Reply, Request, RouteHistory, Routed};
@@ -26,7 +27,7 @@ use crate::later::LaterLine;
 use crate::plan::{Hooks, Plan, Signal};
 use crate::request::{self, EngineRequest, RequestBase};
 use crate::router::MapBase;
-use crate::routes::{self, Matched, Route, Routes};
+use crate::routes::{self, Matched, Route, Routes, has_limits, max_content_length};
 use crate::unattended;
 use crate::{serve, wsgi};
 
@@ -42,6 +43,8 @@ pub(crate) enum Ticket {
 pub(crate) struct Dispatcher {
     plan: Plan,
     routing: Option<Routing>,
+    /// In the full lane, if rules have limits: only for these. What the app's middleware does to paths it does not see.
+    limited: Option<Arc<Routes>>,
     /// Run times of what has no rule of its own: routing errors, and the full lane as a whole.
     unrouted: Arc<RouteHistory>,
     /// For handshakes of WebSockets.
@@ -70,14 +73,30 @@ impl Dispatcher {
             }
             None => None,
         };
+        let limited = match plan.matches_by_path(app)? && plan.hooks.is_none() && has_limits(app)? {
+            true => {
+                let mut hooks = Hooks::new(app)?;
+                // In this lane coroutine views are waited for.
+                hooks.has_later = false;
+                Some(Arc::new(Routes::of(app, &hooks)?))
+            }
+            false => None,
+        };
+        let unrouted = match is_asgi {
+            true => RouteHistory::later_with_stream(),
+            false => RouteHistory::new(None).compressing(Compressible::Told),
+        };
+        let unrouted = match max_content_length(app)? {
+            Some(most) if plan.is_flask => unrouted.collecting(most),
+            _ => unrouted,
+        };
         Ok(Self {
             plan,
             routing,
-            unrouted: Arc::new(match is_asgi {
-                true => RouteHistory::later_with_stream(),
-                false => RouteHistory::new(None).compressing(Compressible::Told),
-            }),
-            handshakes: Arc::new(RouteHistory::later()),
+            limited,
+            unrouted: Arc::new(unrouted),
+            // Who waits for messages has no deadline.
+            handshakes: Arc::new(RouteHistory::later().within(Duration::ZERO)),
             is_asgi,
             later: Mutex::new(None),
         })
@@ -97,6 +116,12 @@ impl Dispatcher {
     pub(crate) fn serve_later(&self, py: Python<'_>, line: Py<LaterLine>) -> PyResult<()> {
         *self.later.lock().unwrap_or_else(PoisonError::into_inner) = Some((line, false));
         self.attend(py)
+    }
+
+    /// The event loop's side, while it has been told.
+    pub(crate) fn later_line(&self, py: Python<'_>) -> Option<Py<LaterLine>> {
+        let later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        later.as_ref().filter(|(_, attended)| *attended).map(|(line, _)| line.clone_ref(py))
     }
 
     /// Takes the event loop's side back: the server has ended.
@@ -163,17 +188,25 @@ impl Dispatcher {
                 return Routed::Answer(Box::new(move |reply| unattended::method_not_allowed(reply, &allow)));
             }
         };
+        let max_body = match &ticket {
+            Ticket::Found(matched) => matched.max_body(),
+            Ticket::Ask => None,
+        };
+        if let Some(limited) = &self.limited
+            && !head.is_websocket()
+            && let Route::Matched(matched) = limited.find(head)
+        {
+            let max_body = matched.max_body();
+            let history = matched.history().unwrap_or_else(|| Arc::clone(&self.unrouted));
+            return Routed::Call { ticket, history, max_body };
+        }
         let history = match &ticket {
             // A WebSocket outlives its call: whoever calls the view gets the connection with the request.
             _ if head.is_websocket() && !self.is_asgi => Some(Arc::clone(&self.handshakes)),
             Ticket::Found(matched) => matched.history(),
             Ticket::Ask => None,
         };
-        Routed::Call {
-            ticket,
-            history: history.unwrap_or_else(|| Arc::clone(&self.unrouted)),
-            max_body: None,
-        }
+        Routed::Call { ticket, history: history.unwrap_or_else(|| Arc::clone(&self.unrouted)), max_body }
     }
 
     /// Answers a request. Whatever fails inside is logged and answered with a 500.

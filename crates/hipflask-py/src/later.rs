@@ -496,6 +496,12 @@ fn answer_unwritable(py: Python<'_>, error: &PyErr, reply: &mut Reply<'_>) {
 
 #[pymethods]
 impl LaterExchange {
+    /// The coroutine that it waits for, as coroutines have it.
+    #[getter]
+    fn cr_await(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        locked(&self.steps).as_ref().map(|steps| steps.parts(py).1.unbind())
+    }
+
     /// The app.
     #[getter]
     fn app(&self, py: Python<'_>) -> Py<PyAny> {

@@ -24,6 +24,7 @@ mod monitor;
 mod multidict;
 mod plan;
 mod precompress;
+mod report;
 mod request;
 mod response;
 mod router;

@@ -52,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) app: Py<PyAny>,
     pub(crate) lane: Lane,
     pub(crate) hooks: Option<Hooks>,
+    /// Whether it is a Flask app.
+    pub(crate) is_flask: bool,
 }
 
 /// The live tables of a Flask app in the fast lane.
@@ -174,6 +176,7 @@ impl Plan {
                 app: app.clone().unbind(),
                 lane: Lane::Full("not a Flask app, but a WSGI callable".to_owned()),
                 hooks: None,
+                is_flask: false,
             });
         }
         let lane = match reason_for_full_lane(app, &flask)? {
@@ -181,7 +184,15 @@ impl Plan {
             None => Lane::Fast,
         };
         let hooks = (lane == Lane::Fast).then(|| Hooks::new(app)).transpose()?;
-        Ok(Self { app: app.clone().unbind(), lane, hooks })
+        Ok(Self { app: app.clone().unbind(), lane, hooks, is_flask: true })
+    }
+
+    /// Whether it is a Flask app whose rules are found by their paths alone.
+    pub(crate) fn matches_by_path(&self, app: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = app.py();
+        Ok(self.is_flask
+            && !app.getattr(intern!(py, "subdomain_matching"))?.is_truthy()?
+            && !app.getattr(intern!(py, "url_map"))?.getattr(intern!(py, "host_matching"))?.is_truthy()?)
     }
 }
 
@@ -212,7 +223,7 @@ fn reason_for_full_lane(app: &Bound<'_, PyAny>, flask: &Bound<'_, PyType>) -> Py
 }
 
 impl Hooks {
-    fn new(app: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(crate) fn new(app: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = app.py();
         let dict =
             |name: &Bound<'_, PyString>| PyResult::Ok(app.getattr(name)?.cast_into::<PyDict>()?.unbind());

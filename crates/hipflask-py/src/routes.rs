@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hipflask_http::RequestHead;
 use hipflask_router::{Found, Outcome, Refusal, Value};
@@ -47,10 +48,56 @@ pub(crate) struct Routes {
     domain: String,
 }
 
+/// What `hipflask.limits.RouteLimits` says about a rule.
+#[derive(Default)]
+struct Limits {
+    timeout: Option<Duration>,
+    max_body: Option<u64>,
+    inline: Option<bool>,
+}
+
+impl Limits {
+    fn of(rule: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = rule.py();
+        let Some(limits) = rule.getattr_opt(intern!(py, "limits"))? else { return Ok(Self::default()) };
+        let timeout: Option<f64> = limits.getattr(intern!(py, "timeout"))?.extract()?;
+        Ok(Self {
+            // Checked by the class.
+            timeout: timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            max_body: limits.getattr(intern!(py, "max_body"))?.extract()?,
+            inline: limits.getattr(intern!(py, "inline"))?.extract()?,
+        })
+    }
+}
+
+/// The app's `MAX_CONTENT_LENGTH`: longer bodies are not read before the view, which alone can say that it wants more.
+pub(crate) fn max_content_length(app: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+    let py = app.py();
+    let Some(config) = app.getattr_opt(intern!(py, "config"))? else { return Ok(None) };
+    match config.call_method1(intern!(py, "get"), (intern!(py, "MAX_CONTENT_LENGTH"),)) {
+        // What is no number is for the request to complain about.
+        Ok(most) => Ok(most.extract().unwrap_or(None)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Whether any rule of an app has limits of its own.
+pub(crate) fn has_limits(app: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = app.py();
+    for rule in app.getattr(intern!(py, "url_map"))?.call_method0(intern!(py, "iter_rules"))?.try_iter()? {
+        if rule?.getattr_opt(intern!(py, "limits"))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// What is kept about one rule.
 struct Known {
     history: Arc<RouteHistory>,
     automatic_options: bool,
+    /// Most bytes of a body, if the rule says so.
+    max_body: Option<u64>,
     /// The folder, if the view is Flask's own for static files.
     files: Option<Arc<Root>>,
 }
@@ -87,6 +134,7 @@ impl Routes {
         // Were rules added just now, by another thread, then this is out of date and made again for the next request.
         let generation = map.get().generation().unwrap_or(u64::MAX);
         let views = app.getattr(intern!(py, "view_functions"))?.cast_into::<PyDict>()?;
+        let ahead = max_content_length(app)?;
         let mut types = None;
         let mut has_later = false;
         let is_coroutine =
@@ -125,17 +173,29 @@ impl Routes {
                     },
                     (None, None) => Compressible::Maybe,
                 };
+                let limits = match snapshot.rule(rule) {
+                    Some(rule) => Limits::of(rule.bind(py))?,
+                    None => Limits::default(),
+                };
                 let history = match (is_later, takes_stream) {
                     (true, true) => RouteHistory::later_with_stream(),
                     (true, false) => RouteHistory::later(),
-                    (false, _) => RouteHistory::new(None),
+                    (false, _) => RouteHistory::new(limits.inline),
                 }
                 .compressing(compressible);
+                let history = match limits.timeout {
+                    Some(timeout) => history.within(timeout),
+                    None => history,
+                };
+                let history = match ahead {
+                    Some(most) => history.collecting(most),
+                    None => history,
+                };
                 let history = match snapshot.rule(rule) {
                     Some(rule) => history.named(rule.bind(py).getattr(intern!(py, "rule"))?.extract()?),
                     None => history,
                 };
-                Ok(Known { history: Arc::new(history), automatic_options, files })
+                Ok(Known { history: Arc::new(history), automatic_options, max_body: limits.max_body, files })
             })
             .collect::<PyResult<_>>()?;
         let fallback = match app.getattr_opt(intern!(py, "_static_fallback"))? {
@@ -263,6 +323,11 @@ impl Matched {
     /// The run times of the rule's view.
     pub(crate) fn history(&self) -> Option<Arc<RouteHistory>> {
         self.routes.rules.get(self.found.rule).map(|known| Arc::clone(&known.history))
+    }
+
+    /// Most bytes of a body, if the rule says so.
+    pub(crate) fn max_body(&self) -> Option<u64> {
+        self.routes.rules.get(self.found.rule).and_then(|known| known.max_body)
     }
 
     /// Whether the view runs on the event loop.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use hipflask_http::RequestHead;
 use hipflask_server as server;
 use hipflask_server::{
-    AccessLog, Answered, Board, ConnInfo, Deferred, Handler, Notice, Refusal, Reply, Request, Routed,
+    AccessLog, Answered, Board, ConnInfo, Deferred, Handler, Notice, Refusal, Reply, Request, Routed, Slow,
 };
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
@@ -27,6 +27,7 @@ use crate::environ::MULTIPROCESS;
 use crate::later::{LaterLine, Line};
 use crate::locked;
 use crate::monitor::{self, PyMonitor};
+use crate::report::Reporter;
 use crate::settings;
 use crate::tls::PyTls;
 use crate::websocket::Threads;
@@ -79,6 +80,7 @@ struct Application {
     metrics: Option<(String, Arc<Board>)>,
     /// Called when something happens that the process waits for.
     tell: Option<Py<PyAny>>,
+    reporter: Arc<Reporter>,
 }
 
 impl Handler for Application {
@@ -145,39 +147,37 @@ impl Handler for Application {
     }
 
     fn refused(&self, refusal: &Refusal, conn: &ConnInfo) {
-        let line = match refusal.status {
-            0 => format!("{}: closed: {} ({})", conn.client(), refusal.reason, refusal.kind.word()),
-            status => {
-                format!(
-                    "{}: refused with {status}: {} ({})",
-                    conn.client(),
-                    refusal.reason,
-                    refusal.kind.word()
-                )
-            }
-        };
-        Python::attach(|py| log(py, "warning", &line));
+        self.reporter.refused(refusal, conn);
+    }
+
+    fn slow(&self, slow: &Slow) {
+        self.reporter.slow(slow);
     }
 
     fn notice(&self, notice: &Notice) {
-        let line = match notice {
-            Notice::AcceptPaused(why) => format!("accepting pauses: {why}"),
-            Notice::AcceptResumed => "accepting goes on".to_owned(),
+        let (level, line) = match notice {
+            Notice::AcceptPaused(why) => ("error", format!("accepting pauses: {why}")),
+            Notice::AcceptResumed => ("error", "accepting goes on".to_owned()),
             Notice::Retaken => return,
             Notice::Served => return self.tell("served"),
             Notice::Closed => return self.tell("closed"),
-            Notice::CertificatesReloaded => {
-                return Python::attach(|py| log(py, "info", "certificates have changed and are in use"));
-            }
+            Notice::CertificatesReloaded => ("info", "certificates have changed and are in use".to_owned()),
             Notice::CertificatesKept(why) => {
-                format!("certificates have changed and cannot be used, those from before stay: {why}")
+                let what = "certificates have changed and cannot be used, those from before stay";
+                ("error", format!("{what}: {why}"))
             }
             Notice::NotSent(name) => {
-                format!("a response names {name:?}, which is no file that may be sent: answered with 404")
+                let what = "which is no file that may be sent: answered with 404";
+                ("error", format!("a response names {name:?}, {what}"))
             }
-            Notice::Panic(what) => format!("a panic was caught: {what}"),
+            Notice::Stuck(count) => {
+                self.tell("stuck");
+                let what = "threads are in views whose requests have been answered by their deadlines";
+                ("error", format!("{count} {what}"))
+            }
+            Notice::Panic(what) => ("error", format!("a panic was caught: {what}")),
         };
-        Python::attach(|py| log(py, "error", &line));
+        self.reporter.line(level, line);
     }
 
     fn answered(&self, answered: &Answered<'_>) {
@@ -302,6 +302,7 @@ impl PyServer {
         MULTIPROCESS.fetch_or(shared, Ordering::SeqCst);
         let dispatcher = Arc::new(Dispatcher::new(app)?);
         let line = Arc::new(Line::new()?);
+        let reporter = Reporter::new(&dispatcher, &line);
         Ok(Self {
             addresses: bound.local_addrs().iter().map(ToString::to_string).collect(),
             application: Arc::new(Application {
@@ -311,6 +312,7 @@ impl PyServer {
                 access_log,
                 metrics: metrics_path.zip(monitor.map(|monitor| monitor.get().board())),
                 tell,
+                reporter,
             }),
             bound: Mutex::new(Some(bound)),
             running: Mutex::new(None),
@@ -343,6 +345,31 @@ impl PyServer {
         self.application.websockets.count()
     }
 
+    /// The views that have run for longer than some milliseconds.
+    ///
+    /// Returns:
+    ///     For each the number and name of its thread, its rule, method and target, seconds, and whether its request has
+    ///     been answered by the deadline.
+    fn running(&self) -> Vec<(u64, String, Option<String>, String, f64, bool)> {
+        let running = locked(&self.running).clone();
+        let busy = running.map(|running| running.busy()).unwrap_or_default();
+        busy.into_iter()
+            .map(|busy| {
+                let request = String::from_utf8_lossy(&busy.request).into_owned();
+                let route = busy.route.name().map(str::to_owned);
+                let took = busy.since.elapsed().as_secs_f64();
+                (busy.thread, busy.name.to_string(), route, request, took, busy.is_late)
+            })
+            .collect()
+    }
+
+    /// How many threads run views whose requests have been answered by their deadlines, and how many may.
+    #[getter]
+    fn stuck_threads(&self) -> (usize, usize) {
+        let running = locked(&self.running).clone();
+        running.map_or((0, 0), |running| running.stuck_threads())
+    }
+
     /// Begin to serve, on threads of the engine; returns as soon as the app has prepared to serve.
     ///
     /// Raises:
@@ -361,6 +388,8 @@ impl PyServer {
         let (dispatcher, line) = (Arc::clone(&application.dispatcher), Arc::clone(&application.line));
         application.dispatcher.serve_later(py, Py::new(py, LaterLine::new(dispatcher, line))?)?;
         let running = py.detach(move || bound.run(application))?;
+        let asked = running.clone();
+        self.application.reporter.ask_by(Some(Box::new(move || asked.busy())));
         *locked(&self.running) = Some(running);
         Ok(())
     }
@@ -410,6 +439,7 @@ impl PyServer {
         if let Some(log) = &self.application.access_log {
             py.detach(|| log.flush(access_log::END));
         }
+        py.detach(|| self.application.reporter.end());
         self.application.dispatcher.serve_no_later(py)?;
         if self.has_begun.swap(false, Ordering::SeqCst) {
             let app = self.application.dispatcher.app();

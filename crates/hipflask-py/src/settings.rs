@@ -80,6 +80,20 @@ impl Field for bool {
     }
 }
 
+/// Zero stands for none.
+impl Field for Option<Duration> {
+    fn take(&mut self, value: &Bound<'_, PyAny>, least: u64) -> PyResult<()> {
+        let mut time = Duration::ZERO;
+        time.take(value, least)?;
+        *self = Some(time).filter(|time| !time.is_zero());
+        Ok(())
+    }
+
+    fn show(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.unwrap_or_default().as_secs_f64().into_py_any(py)
+    }
+}
+
 /// The `Server` field: a hyphen stands for none, since an empty text is easily given by mistake.
 impl Field for Option<String> {
     fn take(&mut self, value: &Bound<'_, PyAny>, _least: u64) -> PyResult<()> {
@@ -263,6 +277,9 @@ macro_rules! settings {
 settings! {
     "grace" => grace, 0;
     "threads" => threads, 1;
+    "stuck_threads" => stuck_threads, 0;
+    "request_timeout" => request_timeout, 0;
+    "slow_request" => slow_request, 0;
     "queue" => queue, 1;
     "max_connections" => max_connections, 1;
     "http2" => http2, 0;

@@ -184,6 +184,11 @@ impl Lender {
         guard.as_ref().map_or(0, |intake| intake.received)
     }
 
+    /// What somebody else can end the loan by.
+    pub(crate) fn revocation(&self) -> Revocation {
+        Revocation(Arc::clone(&self.shared))
+    }
+
     /// Ends the loan. Waits, for at most a moment, if another thread is reading just now.
     pub(crate) fn take_back(&self) -> Option<Intake> {
         self.shared.over.store(true, Ordering::Release);
@@ -198,6 +203,18 @@ impl Drop for Lender {
     }
 }
 
+/// Takes a connection back from a [`BodyStream`] whose view has been overtaken by its deadline.
+pub(crate) struct Revocation(Arc<Shared>);
+
+impl Revocation {
+    /// Ends the loan without waiting; `None` if a thread is reading just now, or somebody has taken it back before.
+    pub(crate) fn revoke(&self) -> Option<Intake> {
+        self.0.over.store(true, Ordering::Release);
+        let guard = self.0.intake.try_lock();
+        guard.ok().and_then(|mut guard| guard.take())
+    }
+}
+
 impl BodyStream {
     /// Reads the next bytes; 0 is the end of the complete body, an error never looks like one. Blocks.
     ///
@@ -207,6 +224,9 @@ impl BodyStream {
     pub fn read(&mut self, into: &mut [u8]) -> Result<usize, BodyError> {
         let mut guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
         let intake = guard.as_mut().ok_or(BodyError::Over)?;
+        if self.shared.over.load(Ordering::Acquire) {
+            return Err(BodyError::Over);
+        }
         match intake.read(into, Wait::Until(&self.shared.over))? {
             Some(count) => Ok(count),
             None => Ok(0),

@@ -194,6 +194,15 @@ pub struct Config {
     pub outlet_queue: usize,
     /// What is left of an unread body up to this size is read and dropped to keep the connection. 64 KiB.
     pub drain_body: u64,
+    /// What a request may take from the moment in which it is complete enough for its view, until its response is made;
+    /// a route's own comes first. `None`: as long as it likes, since what is right for one view is wrong for the next.
+    pub request_timeout: Option<Duration>,
+    /// A view that runs longer is told of, and again whenever that time has doubled. 30 s: hardly ever on purpose.
+    pub slow_request: Option<Duration>,
+    /// Threads whose request has been answered by its deadline while their view goes on, at most: others take their place
+    /// until then, and beyond it [`Notice::Stuck`](crate::Notice::Stuck) is told. 8: one is a slow peer, many are a fault
+    /// that a new process may not have.
+    pub stuck_threads: usize,
     /// What [`Running::stop`](crate::Running::stop) waits for requests by default. 30 s.
     pub grace: Duration,
     /// Fill in [`Answered`](crate::Answered) and tell it. Costs a copy of the request line and looks at the clock.
@@ -252,6 +261,9 @@ impl Default for Config {
             spool_bodies: 1024 * 1024 * 1024,
             outlet_queue: 1024 * 1024,
             drain_body: 64 * 1024,
+            request_timeout: None,
+            slow_request: Some(Duration::from_secs(30)),
+            stuck_threads: 8,
             grace: Duration::from_secs(30),
             tell_answers: false,
             tell_fields: Vec::new(),

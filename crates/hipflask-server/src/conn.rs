@@ -109,6 +109,8 @@ pub(crate) struct Streaming {
     pub(crate) begin: Option<usize>,
     /// Whose end of the request's body the source may be reading.
     pub(crate) lender: Option<Lender>,
+    /// When it is cut off.
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// A file on its way out, behind what stands in the buffer.
@@ -198,6 +200,8 @@ pub(crate) struct Conn<T> {
     pub(crate) announces: bool,
     /// What comes is sent on to the port that has TLS.
     pub(crate) redirects: bool,
+    /// A stand-in whose connection has output of earlier answers.
+    pub(crate) is_behind: bool,
     /// All bytes sent so far.
     pub(crate) sent: u64,
     /// What is noted of the requests whose answers are not all out, if anything is.
@@ -236,10 +240,60 @@ impl<T> Conn<T> {
             greeting: false,
             announces: false,
             redirects: false,
+            is_behind: false,
             sent: 0,
             records: Vec::new(),
             after: None,
             delivery: None,
+        }
+    }
+
+    /// A connection that a view writes to in the place of this one, which is kept until it is known who answers.
+    pub(crate) fn stand_in(&mut self) -> Conn<T> {
+        let mut stand_in = Conn::new(Arc::clone(&self.socket), self.token, Arc::clone(&self.info));
+        stand_in.delivery = self.delivery.take();
+        stand_in.records.extend(self.records.last().map(Record::copy));
+        // Places are counted from where its output is going to be.
+        stand_in.sent = self.sent_until(self.out.len());
+        if self.out_at >= self.out.len() {
+            self.out_at = 0;
+            self.out.clear();
+            stand_in.out = std::mem::take(&mut self.out);
+        } else {
+            stand_in.is_behind = true;
+        }
+        stand_in
+    }
+
+    /// Takes over what was written to the stand-in.
+    pub(crate) fn absorb(&mut self, from: &mut Conn<T>) {
+        if self.out.is_empty() {
+            self.out = std::mem::take(&mut from.out);
+        } else {
+            if let Phase::Stream(stream) = &mut from.phase
+                && let Some(begin) = &mut stream.begin
+            {
+                *begin += self.out.len();
+            }
+            self.out.append(&mut from.out);
+        }
+        self.phase = std::mem::replace(&mut from.phase, Phase::Ready);
+        self.file = from.file.take();
+        self.closing |= from.closing;
+        self.linger |= from.linger;
+        self.broken |= from.broken;
+        self.throttled |= from.throttled;
+        self.readable |= from.readable;
+        if !from.inbuf.is_empty() {
+            self.inbuf = std::mem::take(&mut from.inbuf);
+            self.at = from.at;
+        }
+        if let (Some(record), Some(written)) = (self.records.last_mut(), from.records.pop()) {
+            record.become_copy(written);
+        }
+        match (&mut self.after, from.after.take()) {
+            (Some(after), Some(mut more)) => after.0.append(&mut more.0),
+            (after, more) => *after = after.take().or(more),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The threads: their lives, what they share, and the watchdog. [`leader`], [`feed`] and [`work`] have what they do.
 
+mod deadline;
 mod feed;
 mod greet;
 mod later;
@@ -30,6 +31,7 @@ use crate::metrics::{Counter, Gauge, State, Stats};
 use crate::pool::{Done, Job, Pool, StreamJob};
 use crate::reactor::Reactor;
 use crate::reply::{Reply, Standing};
+use crate::running::Desk;
 use crate::sys::Bell;
 use crate::waker::Waker;
 use crate::word::{Lead, Seat};
@@ -82,6 +84,8 @@ pub(crate) struct Engine<H: Handler> {
     ended: AtomicBool,
     ended_at: OnceLock<Instant>,
     names: AtomicUsize,
+    /// The views that run, by thread.
+    desks: Mutex<Vec<Arc<Desk>>>,
     /// For threads that are not the engine's.
     standing: Mutex<Option<Standing>>,
 }
@@ -95,6 +99,9 @@ pub(crate) struct Here<H: Handler> {
     standing: Standing,
     /// Its number among the engine's threads.
     number: usize,
+    desk: Arc<Desk>,
+    /// Views called on this thread.
+    calls: u64,
 }
 
 type Link<H> = Box<Conn<<H as Handler>::Ticket>>;
@@ -110,7 +117,7 @@ impl<H: Handler> Engine<H> {
         let (seat, lead) = Seat::new(reactor);
         let engine = Arc::new(Engine {
             handler,
-            pool: Pool::new(config.threads, config.queue, config.stats.clone()),
+            pool: Pool::new(config.threads, config.queue, config.stuck_threads, config.stats.clone()),
             grace: Mutex::new(config.grace),
             head_limits: Limits { body: u64::MAX, ..config.limits.clone() },
             kept: Kept::new(config.compression.kept),
@@ -130,6 +137,7 @@ impl<H: Handler> Engine<H> {
             ended: AtomicBool::new(false),
             ended_at: OnceLock::new(),
             names: AtomicUsize::new(0),
+            desks: Mutex::default(),
             standing: Mutex::new(None),
         });
         if let Some(stats) = engine.stats() {
@@ -181,6 +189,11 @@ impl<H: Handler> Engine<H> {
             || self.ended_at.get().is_some_and(|at| at.elapsed() >= LAST)
     }
 
+    /// See [`Running::stuck_threads`](crate::Running::stuck_threads).
+    pub(crate) fn stuck_threads(&self) -> (usize, usize) {
+        self.pool.stuck()
+    }
+
     /// Whether a serving thread lives.
     pub(crate) fn has_threads(&self) -> bool {
         !self.pool.wait_empty(Duration::ZERO)
@@ -195,7 +208,10 @@ impl<H: Handler> Engine<H> {
         let engine = Arc::clone(self);
         let number = self.names.fetch_add(1, Ordering::Relaxed);
         let name = format!("hipflask-worker-{number}");
-        let started = thread::Builder::new().name(name).stack_size(STACK).spawn(move || engine.serve(number));
+        let started = thread::Builder::new()
+            .name(name.clone())
+            .stack_size(STACK)
+            .spawn(move || engine.serve(number, &name));
         if let Err(error) = started {
             // The threads that live will do it.
             self.pool.leave();
@@ -204,13 +220,17 @@ impl<H: Handler> Engine<H> {
     }
 
     /// The life of a serving thread.
-    fn serve(self: Arc<Self>, number: usize) {
+    fn serve(self: Arc<Self>, number: usize, name: &str) {
+        let desk = Arc::new(Desk::new(name));
+        self.desks.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&desk));
         let mut here: Here<H> = Here {
             thread: self.handler.start_thread(),
             attached: None,
             clock: Instant::now(),
             standing: Standing::new(&self.config),
             number,
+            desk,
+            calls: 0,
         };
         let mut done = Done::Nothing;
         loop {
@@ -222,8 +242,9 @@ impl<H: Handler> Engine<H> {
             let lived = catch_unwind(AssertUnwindSafe(|| match job {
                 Job::End => None,
                 Job::Lead(lead) => {
+                    done = Done::Lead;
                     self.lead(lead, &mut here);
-                    Some(Done::Nothing)
+                    Some(Done::Lead)
                 }
                 Job::Call(call) => {
                     done = Done::Call;
@@ -255,6 +276,10 @@ impl<H: Handler> Engine<H> {
                 }
             }
         }
+        self.desks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|desk| !Arc::ptr_eq(desk, &here.desk));
         self.handler.stop_thread(here.thread);
         self.pool.leave();
     }
@@ -308,10 +333,15 @@ impl<H: Handler> Engine<H> {
             if seen != last {
                 quiet = 0;
             } else if seen.in_call() {
-                // Without a thread to take it there is no point in taking it.
-                if self.pool.has_idle()
-                    && let Some(lead) = self.seat.retake(seen)
+                if self.pool.wants_standby() {
+                    self.spawn();
+                }
+                // Without a thread to take it there is no point in taking it, unless none may be started: then the next
+                // that has nothing to do takes it.
+                if (self.pool.has_idle() || !self.pool.has_spare())
+                    && let Some(mut lead) = self.seat.retake(seen)
                 {
+                    self.adopt(&mut lead);
                     self.notice(&Notice::Retaken);
                     self.pool.lead(lead);
                 }

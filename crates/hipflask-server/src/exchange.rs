@@ -118,6 +118,9 @@ pub enum Notice {
     CertificatesReloaded,
     /// Certificates have changed and cannot be used: those from before stay.
     CertificatesKept(String),
+    /// More threads than [`Config::stuck_threads`](crate::Config::stuck_threads) are held by views whose requests have
+    /// been answered by their deadline; so many.
+    Stuck(usize),
     /// A stop has begun: this process accepts no more connections.
     Closed,
     /// A response named a file that is not there, or not where files may be named.

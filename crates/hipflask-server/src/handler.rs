@@ -53,6 +53,11 @@ pub trait Handler: Send + Sync + 'static {
     /// Tells that a request was refused by the engine itself (malformed, too large, too slow, queue full).
     fn refused(&self, refusal: &crate::Refusal, conn: &ConnInfo);
 
+    /// Tells that a view runs for long, or was overtaken by its deadline. Detached; must not block.
+    fn slow(&self, slow: &crate::Slow) {
+        let _ = slow;
+    }
+
     /// Tells that a response is out, for the access log. Detached; must not block.
     fn answered(&self, answered: &crate::Answered<'_>) {
         let _ = answered;

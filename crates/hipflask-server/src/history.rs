@@ -58,6 +58,8 @@ pub enum Compressible {
 pub struct RouteHistory {
     name: Option<Box<str>>,
     fixed: Option<bool>,
+    timeout: Option<Duration>,
+    ahead: Option<u64>,
     is_later: bool,
     takes_stream: bool,
     compressible: Compressible,
@@ -88,13 +90,13 @@ impl RouteHistory {
         RouteHistory { is_later: true, takes_stream: true, ..RouteHistory::default() }
     }
 
-    /// Says by which name [`Answered`](crate::Answered) knows the route: its rule, as it was written.
+    /// Gives the route a name for logs: its rule, as it was written.
     #[must_use]
     pub fn named(self, name: &str) -> RouteHistory {
         RouteHistory { name: Some(name.into()), ..self }
     }
 
-    /// The route's name.
+    /// The name, if there is one.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -108,6 +110,34 @@ impl RouteHistory {
     /// Whether its responses may be compressed.
     pub(crate) fn compressible(&self) -> Compressible {
         self.compressible
+    }
+
+    /// What its requests may take, in the place of [`Config::request_timeout`](crate::Config::request_timeout); zero for
+    /// as long as they like.
+    #[must_use]
+    pub fn within(self, timeout: Duration) -> RouteHistory {
+        RouteHistory { timeout: Some(timeout), ..self }
+    }
+
+    /// Has longer bodies not be read before the view is called, which will hardly want them.
+    #[must_use]
+    pub fn collecting(self, most: u64) -> RouteHistory {
+        RouteHistory { ahead: Some(most), ..self }
+    }
+
+    /// Whether a body of this length is read before the view is called.
+    pub(crate) fn collects(&self, length: u64) -> bool {
+        self.ahead.is_none_or(|most| length <= most)
+    }
+
+    /// What a request may take.
+    pub(crate) fn timeout(&self, usual: Option<Duration>) -> Option<Duration> {
+        self.timeout.or(usual).filter(|timeout| !timeout.is_zero())
+    }
+
+    /// Whether it runs inline though no thread could take the lead over, since whoever wrote it says that it is fast.
+    pub(crate) fn is_surely_fast(&self) -> bool {
+        self.fixed == Some(true)
     }
 
     /// Whether bodies that are still arriving are given away, too.

@@ -26,6 +26,9 @@ pub(crate) struct Outflow {
     /// Whose end of the request's body the source may be reading.
     pub(crate) lender: Option<Lender>,
     heartbeat: Option<Duration>,
+    /// When it is cut off.
+    pub(crate) deadline: Option<Instant>,
+    is_timed: bool,
     /// When bytes went out last.
     last: Instant,
     complete: bool,
@@ -65,6 +68,8 @@ impl Outflow {
             pump: None,
             lender: None,
             heartbeat: None,
+            deadline: None,
+            is_timed: false,
             last: Instant::now(),
             complete: false,
             running: None,
@@ -76,6 +81,15 @@ impl Outflow {
         stats.count(Counter::Outlets);
         let what = if self.is_upgraded() { Gauge::WebSockets } else { Gauge::Streams };
         self.running = Some(stats.open(what));
+    }
+
+    /// Has the deadline of the request hold for the body, too.
+    pub(crate) fn set_timed(&mut self) {
+        self.is_timed = true;
+    }
+
+    pub(crate) fn is_timed(&self) -> bool {
+        self.is_timed
     }
 
     /// Has a source make the pieces.

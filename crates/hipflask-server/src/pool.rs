@@ -13,6 +13,7 @@ use hipflask_http::RequestHead;
 use crate::body::{Body, Lender};
 use crate::conn::Conn;
 use crate::engine::Pump;
+use crate::held::Held;
 use crate::history::RouteHistory;
 use crate::metrics::{Gauge, Stats};
 use crate::reactor::Reactor;
@@ -27,6 +28,8 @@ pub(crate) struct Call<T> {
     pub(crate) lender: Option<Lender>,
     pub(crate) ticket: T,
     pub(crate) history: Arc<RouteHistory>,
+    /// Keeps the connection, if the request has a deadline; `conn` is a stand-in then.
+    pub(crate) held: Option<Arc<Held<T>>>,
 }
 
 /// What waits for a worker.
@@ -63,6 +66,10 @@ struct Queues<T> {
     threads: usize,
     running: usize,
     streaming: usize,
+    /// Threads that lead, or have lost the lead in a view that goes on.
+    leading: usize,
+    /// Threads whose view goes on though its request has been answered by its deadline.
+    stuck: usize,
     ended: bool,
 }
 
@@ -76,6 +83,10 @@ pub(crate) struct Pool<T> {
     waiting: AtomicUsize,
     /// The leader wants to hear when the queue is short again.
     wants_room: AtomicBool,
+    /// A thread waits, or could be started, that would take the lead over.
+    spare: AtomicBool,
+    /// Stuck threads whose place others take, at most.
+    most_stuck: usize,
     /// Views that run at the same time, at most.
     most: usize,
     /// Streams that are asked at the same time, at most.
@@ -86,7 +97,7 @@ pub(crate) struct Pool<T> {
 }
 
 impl<T> Pool<T> {
-    pub(crate) fn new(threads: usize, queue: usize, stats: Option<Arc<Stats>>) -> Pool<T> {
+    pub(crate) fn new(threads: usize, queue: usize, most_stuck: usize, stats: Option<Arc<Stats>>) -> Pool<T> {
         let most = threads.max(1);
         let reserve = (most / 4).max(1);
         Pool {
@@ -99,12 +110,16 @@ impl<T> Pool<T> {
                 threads: 0,
                 running: 0,
                 streaming: 0,
+                leading: 0,
+                stuck: 0,
                 ended: false,
             }),
             changed: Condvar::new(),
             left: Condvar::new(),
             waiting: AtomicUsize::new(0),
             wants_room: AtomicBool::new(false),
+            spare: AtomicBool::new(true),
+            most_stuck,
             most,
             most_streams: most.saturating_sub(reserve).max(1),
             longest: queue.max(1),
@@ -149,11 +164,87 @@ impl<T> Pool<T> {
     fn wants_thread(&self, queues: &mut Queues<T>) -> bool {
         let queued = queues.probation.len() + queues.calls.len() + queues.streams.len();
         // One more than there are jobs: it stands by to take the lead over.
-        let wanted = queues.idle < queued + 1 && queues.threads < self.most + 2;
+        let wanted = queues.idle < queued + 1 && queues.threads < self.most_threads(queues);
         if wanted {
             queues.threads += 1;
         }
+        self.note_spare(queues);
         wanted
+    }
+
+    /// Threads that may live: one leads and one stands by besides those in views.
+    fn most_threads(&self, queues: &Queues<T>) -> usize {
+        self.most + 2 + queues.stuck.min(self.most_stuck)
+    }
+
+    /// Whether one more view may run. Who has lost the lead in a view runs one, too.
+    fn may_run(&self, queues: &Queues<T>) -> bool {
+        let lost = queues.leading.saturating_sub(1);
+        let places = self.most + queues.stuck.min(self.most_stuck);
+        queues.running + queues.streaming + lost < places
+    }
+
+    fn note_spare(&self, queues: &Queues<T>) {
+        let spare = queues.idle > 0 || queues.threads < self.most_threads(queues);
+        self.spare.store(spare, Ordering::Relaxed);
+    }
+
+    /// Whether a thread waits, or could be started, that would take the lead over.
+    pub(crate) fn has_spare(&self) -> bool {
+        self.spare.load(Ordering::Relaxed)
+    }
+
+    /// A thread's request has been answered, and its view goes on: another thread may take its place. How many there are
+    /// now; true if the caller must start a thread.
+    pub(crate) fn lose(&self) -> (usize, bool) {
+        let mut queues = self.lock();
+        queues.stuck += 1;
+        let stuck = queues.stuck;
+        let thread = self.wants_thread(&mut queues);
+        drop(queues);
+        self.changed.notify_one();
+        (stuck, thread)
+    }
+
+    /// Such a view has returned.
+    pub(crate) fn regain(&self) {
+        let mut queues = self.lock();
+        queues.stuck = queues.stuck.saturating_sub(1);
+        self.note_spare(&queues);
+    }
+
+    /// Threads whose view goes on though its request has been answered, and how many there may be.
+    pub(crate) fn stuck(&self) -> (usize, usize) {
+        (self.lock().stuck, self.most_stuck)
+    }
+
+    /// Takes a call out of the queue.
+    pub(crate) fn forget(&self, held: &Arc<Held<T>>) -> Option<Box<Call<T>>> {
+        let mut queues = self.lock();
+        let is_meant = |queued: &Queued<T>| match queued {
+            Queued::Call(call) => call.held.as_ref().is_some_and(|known| Arc::ptr_eq(known, held)),
+            Queued::Work(_) => false,
+        };
+        let Queues { calls, probation, .. } = &mut *queues;
+        let found = [calls, probation].into_iter().find_map(|queue| {
+            let at = queue.iter().position(is_meant)?;
+            queue.remove(at)
+        });
+        if found.is_some() {
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+        drop(queues);
+        match found {
+            Some(Queued::Call(call)) => Some(call),
+            _ => None,
+        }
+    }
+
+    /// Whether a connection's call waits in the queue.
+    pub(crate) fn is_queued(&self, token: u64) -> bool {
+        let queues = self.lock();
+        let mut queued = queues.calls.iter().chain(&queues.probation);
+        queued.any(|queued| matches!(queued, Queued::Call(call) if call.conn.token == token))
     }
 
     /// Queues a call; true if the caller must start a thread.
@@ -217,6 +308,7 @@ impl<T> Pool<T> {
         let mut queues = self.lock();
         queues.threads += 1;
         self.show(&queues);
+        self.note_spare(&queues);
     }
 
     /// Counts a thread out.
@@ -224,6 +316,7 @@ impl<T> Pool<T> {
         let mut queues = self.lock();
         queues.threads -= 1;
         self.show(&queues);
+        self.note_spare(&queues);
         drop(queues);
         self.left.notify_all();
     }
@@ -263,6 +356,7 @@ impl<T> Pool<T> {
         let mut queues = self.lock();
         match done {
             Done::Nothing => {}
+            Done::Lead => queues.leading -= 1,
             Done::Call => queues.running -= 1,
             Done::Stream => queues.streaming -= 1,
         }
@@ -271,9 +365,10 @@ impl<T> Pool<T> {
                 return (Job::End, false);
             }
             if let Some(lead) = queues.lead.take() {
+                queues.leading += 1;
                 return (Job::Lead(lead), false);
             }
-            if queues.running + queues.streaming < self.most {
+            if self.may_run(&queues) {
                 let call = queues.probation.pop_front().or_else(|| queues.calls.pop_front());
                 if let Some(call) = call {
                     queues.running += 1;
@@ -294,8 +389,10 @@ impl<T> Pool<T> {
                 }
             }
             queues.idle += 1;
+            self.note_spare(&queues);
             queues = self.changed.wait(queues).unwrap_or_else(PoisonError::into_inner);
             queues.idle -= 1;
+            self.note_spare(&queues);
         }
     }
 
@@ -314,6 +411,7 @@ impl<T> Pool<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Done {
     Nothing,
+    Lead,
     Call,
     Stream,
 }

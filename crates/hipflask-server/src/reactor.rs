@@ -15,7 +15,9 @@ use crate::client::Gate;
 use crate::config::{Config, Timeouts};
 use crate::conn::{Conn, Phase, READ};
 use crate::exchange::{Address, ConnInfo};
+use crate::held::Lent;
 use crate::metrics::{Counter, Gauge, Stats};
+use crate::running::InlineCall;
 use crate::sys::{self, Bell, Event, Interest, Poller};
 use crate::task::Work;
 use crate::timer::{Timer, Wheel};
@@ -33,6 +35,9 @@ const SHARE_OF_BATCH: usize = 8;
 const BUFFERS: usize = 256;
 /// How long accepting pauses when descriptors have run out, unless a connection closes before.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who holds an open socket: its place and its connection.
+const HOLDERS: usize = 2;
 
 pub(crate) const BELL: u64 = u64::MAX;
 /// Tokens from here on are listeners.
@@ -52,6 +57,8 @@ struct Slot<T> {
     writing: bool,
     /// Whoever has it wants to hear when the client ends.
     expects_end: bool,
+    /// What has a deadline while somebody else has the connection.
+    lent: Option<Lent<T>>,
 }
 
 pub(crate) struct Listener {
@@ -114,6 +121,10 @@ pub(crate) struct Reactor<T> {
     pub(crate) throttled: Vec<u64>,
     /// The client of this deferred request ended with the last event.
     pub(crate) gone: Option<u64>,
+    /// Connections that somebody has for longer than they should.
+    pub(crate) overdue: Vec<u64>,
+    /// The call that the leader makes.
+    pub(crate) inline: InlineCall,
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     pub(crate) open: usize,
@@ -167,6 +178,8 @@ impl<T> Reactor<T> {
             work: VecDeque::new(),
             throttled: Vec::new(),
             gone: None,
+            overdue: Vec::new(),
+            inline: InlineCall::default(),
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
@@ -235,11 +248,11 @@ impl<T> Reactor<T> {
     pub(crate) fn next_due(&mut self) -> Option<Box<Conn<T>>> {
         while let Some(token) = self.due.pop() {
             let Some(slot) = self.slots.get_mut(index(token)) else { continue };
-            if u64::from(slot.generation) == token >> 32
-                && self.wheel.is_due(&mut slot.timer, token)
-                && let Some(conn) = slot.conn.take()
-            {
-                return Some(conn);
+            if u64::from(slot.generation) == token >> 32 && self.wheel.is_due(&mut slot.timer, token) {
+                match slot.conn.take() {
+                    Some(conn) => return Some(conn),
+                    None => self.overdue.push(token),
+                }
             }
         }
         None
@@ -366,6 +379,7 @@ impl<T> Reactor<T> {
             ended: false,
             writing: false,
             expects_end: false,
+            lent: None,
         };
         match self.slots.get_mut(at) {
             Some(place) => {
@@ -466,6 +480,7 @@ impl<T> Reactor<T> {
             conn.readable |= std::mem::take(&mut slot.readable);
             conn.ending |= std::mem::take(&mut slot.ended);
             slot.expects_end = false;
+            slot.lent = None;
         }
     }
 
@@ -479,6 +494,42 @@ impl<T> Reactor<T> {
             && let Some(slot) = self.slot(conn.token)
         {
             slot.ended = true;
+        }
+    }
+
+    /// Notes what has a deadline while the connection is lent.
+    pub(crate) fn note_lent(&mut self, token: u64, lent: Lent<T>) {
+        if let Some(slot) = self.slot(token) {
+            slot.lent = Some(lent);
+        }
+    }
+
+    /// A connection is back before anybody else had it.
+    pub(crate) fn unlend(&mut self, token: u64) {
+        if let Some(slot) = self.slot(token) {
+            slot.lent = None;
+        }
+    }
+
+    /// What has a deadline while somebody has this connection; `None` as well if nobody has it.
+    pub(crate) fn lent(&mut self, token: u64) -> Option<&mut Option<Lent<T>>> {
+        self.slot(token).filter(|slot| slot.conn.is_none()).map(|slot| &mut slot.lent)
+    }
+
+    /// Has a connection that is lent become overdue.
+    pub(crate) fn wake_at(&mut self, token: u64, when: Instant) {
+        let when = when.saturating_duration_since(self.start);
+        if let Some(slot) =
+            self.slots.get_mut(index(token)).filter(|slot| u64::from(slot.generation) == token >> 32)
+        {
+            self.wheel.set(&mut slot.timer, token, when);
+        }
+    }
+
+    /// Cuts off the client of a connection that is lent.
+    pub(crate) fn cut_off(&mut self, token: u64) {
+        if let Some(socket) = self.slot(token).and_then(|slot| slot.socket.as_ref()) {
+            socket.shutdown(Shutdown::Both);
         }
     }
 
@@ -568,7 +619,11 @@ impl<T> Reactor<T> {
 
     /// When a connection wants to be looked after though nothing happens.
     fn deadline(&self, conn: &Conn<T>) -> Option<Instant> {
-        let due = if let Phase::Outlet(flow) = &conn.phase { flow.due() } else { None };
+        let due = match &conn.phase {
+            Phase::Outlet(flow) => flow.due().into_iter().chain(flow.deadline).min(),
+            Phase::Stream(stream) => stream.deadline,
+            _ => None,
+        };
         self.patience_ends(conn).into_iter().chain(due).min()
     }
 
@@ -578,6 +633,10 @@ impl<T> Reactor<T> {
             conn.socket.reset_on_close();
         } else {
             conn.socket.farewell();
+        }
+        if Arc::strong_count(&conn.socket) > HOLDERS && conn.socket.stream().is_none() {
+            // Whoever was overtaken by a deadline still holds it: only this tells the client.
+            conn.socket.shutdown(Shutdown::Both);
         }
         self.reclaim(std::mem::take(&mut conn.inbuf));
         self.reclaim(std::mem::take(&mut conn.out));
@@ -625,6 +684,7 @@ impl<T> Reactor<T> {
     pub(crate) fn has_work(&self) -> bool {
         self.cursor < self.ready.len()
             || !self.due.is_empty()
+            || !self.overdue.is_empty()
             || !self.returned.is_empty()
             || !self.again.is_empty()
             || !self.woken.is_empty()

@@ -102,6 +102,23 @@ impl Record {
         }
     }
 
+    /// A copy that notes how a view answers, while it is not known whether that is the answer.
+    pub(crate) fn copy(&self) -> Record {
+        Record {
+            text: self.text.clone(),
+            route: self.route.clone(),
+            conn: self.conn.clone(),
+            _running: None,
+            ..*self
+        }
+    }
+
+    /// It is the answer.
+    pub(crate) fn become_copy(&mut self, copy: Record) {
+        let running = self._running.take();
+        *self = Record { _running: running, ..copy };
+    }
+
     /// Notes that a view can be called as soon as there is a thread.
     pub(crate) fn is_ready(&mut self, now: Instant, received: u64) {
         self.ready = Some(now);

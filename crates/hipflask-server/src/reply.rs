@@ -297,6 +297,14 @@ impl<'a> Reply<'a> {
         outlet
     }
 
+    /// Has the deadline of the request hold for what an outlet is given, as it does for a stream. Without it an outlet
+    /// may be fed for as long as somebody likes: event streams are.
+    pub fn keep_deadline(&mut self) {
+        if let Some(Answer { payload: Payload::Outlet(flow), .. }) = &mut self.answer {
+            flow.set_timed();
+        }
+    }
+
     /// Completes the response with 101 Switching Protocols: what comes behind the request's head, and what is sent, is
     /// the protocol's from then on. Write the fields before, after [`Reply::start`] with 101.
     pub fn upgrade(&mut self, protocol: Box<dyn Upgraded>) -> Outlet {

@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::exchange::Address;
 use crate::handler::Handler;
 use crate::reactor::{Listener, Reactor};
+use crate::running::Busy;
 use crate::sys::{self, Bell};
 
 /// How long a wait for the end looks at a time.
@@ -156,6 +157,16 @@ impl<H: Handler> Running<H> {
     /// its time is not waited for; its thread ends with the process.
     pub fn wait(&self) {
         while !self.engine.wait(STEP) {}
+    }
+
+    /// The views that run at this moment, and have done so for longer than some milliseconds.
+    pub fn busy(&self) -> Vec<Busy> {
+        self.engine.busy()
+    }
+
+    /// Threads whose request has been answered by its deadline while their view goes on, and how many there may be.
+    pub fn stuck_threads(&self) -> (usize, usize) {
+        self.engine.stuck_threads()
     }
 
     /// Whether a serving thread lives, after [`Running::wait`] one whose view does not come back.

@@ -550,6 +550,12 @@ pub(crate) fn host_name() -> String {
     name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// The calling thread's number.
+pub(crate) fn this_thread() -> u64 {
+    // SAFETY: nothing is passed, and it cannot fail (pthread_self(3)).
+    unsafe { libc::pthread_self() }
+}
+
 /// Opens a directory for [`open_beneath`].
 pub(crate) fn open_directory(path: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: `path` ends with a NUL.

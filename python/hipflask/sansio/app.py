@@ -13,6 +13,7 @@ from .._lazy import imported
 from ..config import Config, ConfigAttribute
 from ..ctx import _AppCtxGlobals
 from ..helpers import _split_blueprint_path, get_debug_flag
+from ..limits import take as take_limits
 from ..werkzeug.exceptions import BadRequest, BadRequestKeyError
 from ..werkzeug.routing import BuildError
 from .scaffold import Scaffold, _endpoint_from_view_func, find_package, setupmethod
@@ -262,7 +263,10 @@ class App(Scaffold):
         compress = options.pop("compress", None)
         if compress is None and getattr(view_func, "sends_static_files", False):
             compress = "static"
+        limits = take_limits(options, view_func)
         made = self.url_rule_class(rule, methods=methods | required, **options)
+        if limits is not None:
+            made.limits = limits
         made.provide_automatic_options = provide_automatic_options
         made.compress = compress
         self.url_map.add(made)

@@ -618,9 +618,7 @@ def ensure_echo_on() -> None:
 
 def _get_args_for_reloading() -> list[str]:
     """The command that started this process."""
-    from ..process import start_command
-
-    return start_command()
+    return [sys.executable, *sys.orig_argv[1:]]
 
 
 def _iter_module_paths() -> Iterator[str]:

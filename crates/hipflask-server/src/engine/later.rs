@@ -14,6 +14,7 @@ use crate::handler::{Handler, Request};
 use crate::interim::Outbox;
 use crate::reply::{Answer, Reply, Standing, asked};
 
+use super::deadline::Hold;
 use super::{Engine, Link, message, plain};
 
 /// A connection whose response is owed.
@@ -28,6 +29,8 @@ struct Debt<H: Handler> {
     answer: Option<Answer>,
     /// Takes the reading half back if the body was given while it arrived.
     lender: Option<Lender>,
+    /// Keeps the connection, if the request has a deadline; `conn` is a stand-in then.
+    held: Option<Hold<H>>,
 }
 
 impl<H: Handler> Engine<H> {
@@ -38,6 +41,7 @@ impl<H: Handler> Engine<H> {
         head: Box<RequestHead>,
         (body, lender): (Body, Option<Lender>),
         ticket: H::Ticket,
+        held: Option<Hold<H>>,
     ) {
         let exchange = asked(&head, !self.is_stopping());
         let token = conn.token;
@@ -45,7 +49,8 @@ impl<H: Handler> Engine<H> {
         let request = Request { head, body, ticket, conn: Arc::clone(&conn.info) };
         let outbox = self.outbox(&conn, exchange, lender.is_some());
         let informs = outbox.is_some();
-        let debt = Debt { engine: Arc::clone(self), conn, exchange, begin, outbox, answer: None, lender };
+        let debt =
+            Debt { engine: Arc::clone(self), conn, exchange, begin, outbox, answer: None, lender, held };
         let deferred = Deferred::new(Box::new(debt), token, informs);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.handler.defer(request, deferred))) {
             self.notice(&Notice::Panic(message(&*panic)));
@@ -122,7 +127,7 @@ impl<H: Handler> Owed for Debt<H> {
                 true
             });
         }
-        let Debt { engine, mut conn, begin, answer, lender, .. } = *self;
+        let Debt { engine, mut conn, begin, answer, lender, held, .. } = *self;
         match answer {
             Some(mut answer) => {
                 // The thread may be attached, and others wait for what it does next: a worker compresses.
@@ -133,6 +138,13 @@ impl<H: Handler> Owed for Debt<H> {
                 engine.apply(&mut conn, answer, begin);
             }
             None => conn.broken = true,
+        }
+        if let Some(held) = held {
+            match held.claim(conn) {
+                Ok(kept) => conn = kept,
+                // The deadline was earlier.
+                Err(_) => return,
+            }
         }
         if let Some(lender) = lender {
             engine.settle(&mut conn, lender);

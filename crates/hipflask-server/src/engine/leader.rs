@@ -17,8 +17,10 @@ use crate::conn::{BATCH, Conn, Filled, Pending, Phase, Pushed, READ, Reserved};
 use crate::delivery::Delivery;
 use crate::exchange::Notice;
 use crate::handler::{Handler, Routed};
+use crate::held::{Lent, Stage};
 use crate::history::{Compressible, Lane, RouteHistory};
 use crate::metrics::Counter;
+use crate::outlet;
 use crate::pool::{Call, StreamJob};
 use crate::reactor::{Accepted, BELL, Reactor, Stopping};
 use crate::record::Record;
@@ -27,6 +29,7 @@ use crate::reply::{asked, asked_unknown};
 use crate::spool::Spool;
 use crate::sys::Event;
 
+use super::deadline::LATE_STREAM;
 use super::{Engine, Helm, Here, Link, message, plain};
 
 /// Steps that one connection may take before the others get their turn.
@@ -76,6 +79,8 @@ impl<H: Handler> Engine<H> {
                 lead = self.event(lead, event, here)?;
             } else if let Some(conn) = lead.next_due() {
                 lead = self.time_out(lead, conn, here)?;
+            } else if let Some(token) = lead.overdue.pop() {
+                lead = self.overdue(lead, token, here)?;
             } else if let Some(mut conn) = lead.returned.pop_front() {
                 lead.catch_up(&mut conn);
                 lead = self.advance(lead, conn, here)?;
@@ -236,8 +241,13 @@ impl<H: Handler> Engine<H> {
             }
         }
         match &conn.phase {
-            Phase::Stream(_) => {
+            Phase::Stream(stream) => {
+                let deadline = stream.deadline;
                 lead.lend(&conn);
+                if let Some(deadline) = deadline {
+                    lead.note_lent(conn.token, Lent::Until(deadline, Arc::clone(&conn.info)));
+                    lead.wake_at(conn.token, deadline);
+                }
                 if self.pool.stream(StreamJob::Conn(conn)) {
                     self.spawn();
                 }
@@ -543,7 +553,7 @@ impl<H: Handler> Engine<H> {
                 self.refuse(&mut conn, Error::LongBody.into(), asked(&head, false), here);
                 return Flow::On(lead, conn);
             }
-            Framing::Length(length) if length <= self.config.buffer_body => {
+            Framing::Length(length) if length <= self.config.buffer_body && history.collects(length) => {
                 let wanted = usize::try_from(length).unwrap_or(usize::MAX);
                 if let Some(bytes) = conn.unread().get(..wanted) {
                     let bytes = bytes.to_vec();
@@ -633,13 +643,23 @@ impl<H: Handler> Engine<H> {
         if let (Body::Buffered(bytes), Some(record)) = (&body, conn.records.last_mut()) {
             record.is_ready(Instant::now(), bytes.len() as u64);
         }
-        let lane = if lender.is_some() && !history.takes_stream() { Lane::Worker } else { history.lane() };
+        let mut lane =
+            if lender.is_some() && !history.takes_stream() { Lane::Worker } else { history.lane() };
+        if lane == Lane::Inline && !self.pool.has_spare() && !history.is_surely_fast() {
+            // Nobody could take the lead over if this view were slow for once.
+            lane = Lane::Worker;
+        }
+        let exchange = asked(&head, !self.is_stopping());
+        let token = conn.token;
         if lane == Lane::Later {
             let _ = conn.push();
             lead.lend(&conn);
             lead.expect_end(&conn);
             here.detach(&*self.handler);
-            self.defer(conn, head, (body, lender), ticket);
+            let route = (&history, exchange);
+            let (conn, held) = self.hold(conn, &head, route, lender.as_ref(), lead.now, Stage::Deferred);
+            self.watch_lent(&mut lead, token, held.as_ref(), false);
+            self.defer(conn, head, (body, lender), ticket, held);
             return Flow::Next(lead);
         }
         if lane != Lane::Inline {
@@ -653,7 +673,10 @@ impl<H: Handler> Engine<H> {
             if history.lane() == Lane::Later {
                 lead.expect_end(&conn);
             }
-            let call = Box::new(Call { conn, head, body, lender, ticket, history });
+            let route = (&history, exchange);
+            let (conn, held) = self.hold(conn, &head, route, lender.as_ref(), lead.now, Stage::Waits);
+            self.watch_lent(&mut lead, token, held.as_ref(), true);
+            let call = Box::new(Call { conn, head, body, lender, ticket, history, held });
             if self.pool.call(call, lane == Lane::Probation) {
                 self.spawn();
             }
@@ -666,22 +689,55 @@ impl<H: Handler> Engine<H> {
         }
         history.starts_inline();
         self.handler.deferred();
+        let (mut conn, held) = self.hold(conn, &head, (&history, exchange), None, here.clock, Stage::Runs);
+        if let Some(held) = &held {
+            lead.note_lent(token, Lent::Held(Arc::clone(held)));
+        }
+        here.calls += 1;
+        lead.inline.begin(
+            &here.desk,
+            here.calls,
+            token,
+            &history,
+            (head.method(), head.target()),
+            here.clock,
+        );
         let away = lead.step_away();
         if self.watchdog_sleeps.load(Ordering::SeqCst) {
             self.wake_watchdog();
         }
         let took = self.perform(&mut conn, head, body, None, ticket, here);
         match away.back() {
-            Some(lead) => {
+            Some(mut lead) => {
+                lead.inline.end();
                 history.ends_inline();
                 history.record(took);
+                if let Some(held) = held {
+                    lead.unlend(token);
+                    match held.claim(conn) {
+                        Ok(kept) => conn = kept,
+                        // Only another leader could have answered.
+                        Err(stand_in) => {
+                            self.too_late(stand_in);
+                            return Flow::Next(lead);
+                        }
+                    }
+                }
                 Flow::On(lead, conn)
             }
             None => {
+                here.desk.end(here.calls);
                 history.record_retaken(took);
                 history.ends_inline();
                 here.detach(&*self.handler);
-                self.hand_in(conn);
+                let claimed = match held {
+                    Some(held) => held.claim(conn),
+                    None => Ok(conn),
+                };
+                match claimed {
+                    Ok(conn) => self.hand_in(conn),
+                    Err(stand_in) => self.too_late(stand_in),
+                }
                 Flow::Lost
             }
         }
@@ -711,12 +767,25 @@ impl<H: Handler> Engine<H> {
         if let Phase::Outlet(flow) = &mut conn.phase {
             here.detach(&*self.handler);
             flow.keep_time(lead.now);
-            if lead.patience_ends(&conn).is_none_or(|end| end > lead.now) {
+            let is_late = flow.deadline.is_some_and(|deadline| deadline <= lead.now);
+            if !is_late && lead.patience_ends(&conn).is_none_or(|end| end > lead.now) {
                 // Those of thousands of streams may be due at the same time.
                 lead.woken.push_back(conn.token);
                 lead.park(conn);
                 return Some(lead);
             }
+        }
+        let deadline = match &conn.phase {
+            Phase::Stream(stream) => stream.deadline,
+            Phase::Outlet(flow) if flow.stage != outlet::Stage::Finishing => flow.deadline,
+            _ => None,
+        };
+        if deadline.is_some_and(|deadline| deadline <= lead.now) {
+            here.detach(&*self.handler);
+            self.tell_refused(&conn.info, LATE_STREAM);
+            conn.broken = true;
+            self.close(&mut lead, conn);
+            return Some(lead);
         }
         if conn.greeting {
             self.give_up_greeting(&conn);

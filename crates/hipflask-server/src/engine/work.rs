@@ -12,9 +12,10 @@ use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead, Version};
 
 use crate::body::{Body, Lender, Pace};
 use crate::conn::{After, Conn, Phase, Pushed, Streaming};
-use crate::exchange::Notice;
+use crate::exchange::{ConnInfo, Notice};
 use crate::exposed;
 use crate::handler::{Handler, Request};
+use crate::held::Stage;
 use crate::history::Lane;
 use crate::interim::{self, Outbox, Scope};
 use crate::pool::Call;
@@ -30,20 +31,35 @@ const SMALL_FILE: u64 = 32 * 1024;
 impl<H: Handler> Engine<H> {
     /// Runs a view on a worker.
     pub(super) fn work(self: &Arc<Self>, call: Call<H::Ticket>, here: &mut Here<H>) {
-        let Call { mut conn, head, mut body, lender, ticket, history } = call;
+        let Call { mut conn, head, mut body, lender, ticket, history, held } = call;
         here.standing.refresh();
+        if held.as_ref().is_some_and(|held| !held.enter(Stage::Runs)) {
+            // The deadline was earlier.
+            return;
+        }
         if history.lane() == Lane::Later
             && let Some(lender) = &lender
             && let Body::Stream(stream) = &mut body
             && let Some(bytes) = stream.read_ahead()
         {
             self.take_back(&mut conn, lender);
-            self.defer(conn, head, (Body::Buffered(bytes), None), ticket);
+            if held.as_ref().is_none_or(|held| held.enter(Stage::Deferred)) {
+                self.defer(conn, head, (Body::Buffered(bytes), None), ticket, held);
+            }
             return self.handler.deferred();
         }
+        here.calls += 1;
+        here.desk.begin(here.calls, conn.token, &history, (head.method(), head.target()), self.patience());
         let took = self.perform(&mut conn, head, body, lender.as_ref(), ticket, here);
         here.detach(&*self.handler);
+        here.desk.end(here.calls);
         history.record(took);
+        if let Some(held) = held {
+            match held.claim(conn) {
+                Ok(kept) => conn = kept,
+                Err(stand_in) => return self.too_late(stand_in),
+            }
+        }
         if let Some(lender) = lender {
             self.settle(&mut conn, lender);
         }
@@ -155,7 +171,7 @@ impl<H: Handler> Engine<H> {
             return Some(Outbox::new(&conn.socket, allowed));
         }
         // Whoever reads the body may write a 100, and what was written before comes first.
-        (allowed && !reads_body && conn.out_at >= conn.out.len() && !conn.socket.owes())
+        (allowed && !reads_body && !conn.is_behind && conn.out_at >= conn.out.len() && !conn.socket.owes())
             .then(|| Outbox::new(&conn.socket, true))
     }
 
@@ -222,8 +238,13 @@ impl<H: Handler> Engine<H> {
             }
             Payload::File { file, offset, length } => conn.send_file(file, offset, length),
             Payload::Stream { source, encoder } => {
-                conn.phase =
-                    Phase::Stream(Box::new(Streaming { source, encoder, begin: Some(begin), lender: None }));
+                conn.phase = Phase::Stream(Box::new(Streaming {
+                    source,
+                    encoder,
+                    begin: Some(begin),
+                    lender: None,
+                    deadline: None,
+                }));
             }
             Payload::Outlet(mut flow) => {
                 if let Some(stats) = self.stats() {
@@ -359,7 +380,7 @@ impl<H: Handler> Engine<H> {
         exchange: Exchange,
         here: &Here<H>,
     ) {
-        self.tell_refused(conn, refusal);
+        self.tell_refused(&conn.info, refusal);
         self.answer(conn, Exchange { keep_alive: false, ..exchange }, here, |reply| {
             plain(reply, refusal.status, refusal.reason);
         });
@@ -370,7 +391,7 @@ impl<H: Handler> Engine<H> {
 
     pub(super) fn refuse_full(&self, conn: &mut Conn<H::Ticket>, exchange: Exchange, here: &Here<H>) {
         let reason = "all workers are busy and the queue is full";
-        self.tell_refused(conn, Refusal { kind: RefusalKind::QueueFull, status: 503, reason });
+        self.tell_refused(&conn.info, Refusal { kind: RefusalKind::QueueFull, status: 503, reason });
         self.answer(conn, exchange, here, |reply| {
             reply.start(503, None);
             // Both are valid field values.
@@ -421,14 +442,14 @@ impl<H: Handler> Engine<H> {
     }
 
     pub(super) fn refused_silently(&self, conn: &Conn<H::Ticket>, kind: RefusalKind, reason: &'static str) {
-        self.tell_refused(conn, Refusal { kind, status: 0, reason });
+        self.tell_refused(&conn.info, Refusal { kind, status: 0, reason });
     }
 
-    pub(super) fn tell_refused(&self, conn: &Conn<H::Ticket>, refusal: Refusal) {
+    pub(super) fn tell_refused(&self, info: &ConnInfo, refusal: Refusal) {
         if let Some(stats) = self.stats() {
             stats.refused(refusal.kind.word(), refusal.status);
         }
-        drop(catch_unwind(AssertUnwindSafe(|| self.handler.refused(&refusal, &conn.info))));
+        drop(catch_unwind(AssertUnwindSafe(|| self.handler.refused(&refusal, info))));
     }
 
     /// Tells about the responses that are out, and does what was to be done after them.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use hipflask_http::RequestHead;
 use hipflask_server::{
     Address, Answered, Bind, BodyError, BodySource, Config, ConnInfo, Deferred, Handler, Notice, Refusal,
-    Reply, Request, RouteHistory, Routed, Running, Server, Times,
+    Reply, Request, RouteHistory, Routed, Running, Server, Slow, Times,
 };
 
 /// Something that threads wait for.
@@ -147,16 +147,37 @@ pub struct App {
     pub answers: Mutex<Vec<(String, u16, u64)>>,
     pub told: Mutex<Vec<Told>>,
     pub gone: Mutex<Vec<u64>>,
+    pub slow: Mutex<Vec<Slow>>,
 }
 
 impl App {
     pub fn route(
-        mut self,
+        self,
         path: &str,
         inline: Option<bool>,
         run: impl Fn(&mut View<'_, '_>) + Send + Sync + 'static,
     ) -> App {
-        let history = Arc::new(RouteHistory::new(inline).named(path));
+        self.route_as(path, RouteHistory::new(inline).named(path), run)
+    }
+
+    /// A route whose requests may take so long.
+    pub fn timed(
+        self,
+        path: &str,
+        inline: Option<bool>,
+        timeout: Duration,
+        run: impl Fn(&mut View<'_, '_>) + Send + Sync + 'static,
+    ) -> App {
+        self.route_as(path, RouteHistory::new(inline).named(path).within(timeout), run)
+    }
+
+    fn route_as(
+        mut self,
+        path: &str,
+        history: RouteHistory,
+        run: impl Fn(&mut View<'_, '_>) + Send + Sync + 'static,
+    ) -> App {
+        let history = Arc::new(history);
         let route = Route { history, max_body: None, run: Box::new(run), later: None };
         self.routes.insert(path.as_bytes().to_vec(), Arc::new(route));
         self
@@ -256,6 +277,10 @@ impl Handler for App {
 
     fn refused(&self, refusal: &Refusal, _: &ConnInfo) {
         self.refusals.lock().unwrap().push(*refusal);
+    }
+
+    fn slow(&self, slow: &Slow) {
+        self.slow.lock().unwrap().push(slow.clone());
     }
 
     fn answered(&self, answered: &Answered<'_>) {

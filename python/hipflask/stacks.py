@@ -1,0 +1,106 @@
+"""Where views are: the log of those that run for long, and of those that were overtaken by their deadline.
+
+Called by the engine on a thread of its own. Does not decide what is slow: the engine's timers do.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+from .serving import server_logger
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import Task
+    from types import FrameType
+    from typing import Any
+
+    from ._core import LaterLine
+
+#: Frames of a stack that are written down, the innermost ones.
+MOST_FRAMES = 60
+
+
+def tell(
+    request: str,
+    route: str | None,
+    took: float,
+    answered: int | None,
+    thread: tuple[str, int | None] | None,
+    line: LaterLine | None,
+    token: int,
+) -> None:
+    """Log that a view is slow, with the stack of where it is.
+
+    Args:
+        request: Method and target.
+        route: Its rule.
+        took: Seconds that it has run, or waited for a thread.
+        answered: The status that the client got in the place of an answer; None if it still waits.
+        thread: Name and number of the thread that runs it; no number if it has returned meanwhile. None if
+            no thread does.
+        line: The server's requests that are answered by coroutines.
+        token: The request's name among those.
+    """
+    if answered == 503:
+        # It has never run: there is nowhere that it could be.
+        return
+    # A control character could rewrite a terminal's lines.
+    about = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in request)
+    if route is not None:
+        about += f" (route {route})"
+    if thread is not None:
+        name, number = thread
+        frame = None if number is None else sys._current_frames().get(number)
+        where, stack = f" on {name}", "" if frame is None else stack_of(frame)
+    else:
+        where, stack = _stack_of_coroutine(line, token)
+    outcome = "has run for" if answered is None else f"was answered with {answered} after"
+    tail = f", where it is at:\n{stack}" if stack else "; it has returned meanwhile"
+    server_logger().warning("%s %s %.1f s%s%s", about, outcome, took, where, tail)
+
+
+def stack_of(frame: FrameType) -> str:
+    """Write a thread's stack down, the innermost frame last."""
+    frames = traceback.extract_stack(frame)
+    text = "".join(traceback.format_list(frames[-MOST_FRAMES:]))
+    return text.rstrip("\n")
+
+
+def _stack_of_coroutine(line: LaterLine | None, token: int) -> tuple[str, str]:
+    """Where a request is that a coroutine answers: the task's stack, or what keeps the loop from it."""
+    from . import loop
+
+    shared = loop._shared
+    if line is None or shared is None:
+        return "", ""
+    exchanges: Any = loop._exchanges.get(line)
+    task: Task[Any] | None = None if exchanges is None else exchanges.task_of(token)
+    current = _running_task(shared)
+    if task is not None and task is not current:
+        return " on the event loop", "".join(_lines_of(task)).rstrip("\n")
+    # Not awaiting anything: it runs at this moment, or waits for something that does.
+    frame = sys._current_frames().get(shared._thread.ident or 0)
+    return " on the event loop, which is busy", "" if frame is None else stack_of(frame)
+
+
+def _running_task(shared: Any) -> Task[Any] | None:
+    import asyncio
+
+    try:
+        return asyncio.current_task(shared.loop)
+    except RuntimeError:
+        return None
+
+
+def _lines_of(task: Task[Any]) -> list[str]:
+    """The stack of a task that waits, from its coroutine down to what is awaited."""
+    lines: list[str] = []
+    awaited: Any = task.get_coro()
+    while awaited is not None and len(lines) < MOST_FRAMES:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            lines += traceback.format_list([traceback.extract_stack(frame, limit=1)[-1]])
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return lines
