@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
-PYTHON_FOLDERS := python tests benches examples docs
+PYTHON_FOLDERS := python tests benches examples docs crates
 # The profile that `build` uses: `release` is what we ship and measure.
 PROFILE ?= release
 # What tests run on: the profile that `cargo test` has built most of already, with checks of overflow.
@@ -25,8 +25,14 @@ $(VENV)/.ready: tests/requirements.txt
 
 setup: $(VENV)/.ready ## Make the virtual environment with what development needs
 
-# Debian's packages that the tests use: a browser for the end-to-end test.
+# Debian's packages that the tests use: Python's library to link the binary with, a browser for the end-to-end test.
 system:
+	@if ! $(PYTHON) -c 'from sysconfig import get_config_var as get; import os; \
+	    raise SystemExit(bool(get("Py_ENABLE_SHARED")) and not os.path.exists(os.path.join(get("LIBDIR"), get("LDLIBRARY"))))'; then \
+	  if command -v apt-get >/dev/null; then \
+	    SUDO=; [ "$$(id -u)" = 0 ] || SUDO=sudo; \
+	    $$SUDO apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq python3-dev >/dev/null; \
+	  else echo "Python's shared library has no name to link with: the tests of the binary will fail"; fi; fi
 	@if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then \
 	  if command -v apt-get >/dev/null; then \
 	    SUDO=; [ "$$(id -u)" = 0 ] || SUDO=sudo; \

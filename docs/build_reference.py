@@ -42,7 +42,7 @@ MODULES = {
         "json.tag",
         "signals",
     ],
-    "Tools": ["testing", "websocket_testing", "cli", "alias", "logging"],
+    "Tools": ["testing", "websocket_testing", "cli", "bundle", "alias", "logging"],
     "Serving": [
         "serving",
         "hosting",

@@ -57,17 +57,20 @@ class Command:
         folder: Where it runs; what it is told to serve is `hello.py` there.
         args: Further arguments.
         prefix: Words before the command, of a shell for example.
+        program: The command; the standalone binary instead of the installed one, for example.
         more: For `subprocess.Popen`.
     """
 
-    def __init__(self, folder: Path, *args: str, prefix: tuple[str, ...] = (), **more) -> None:
+    def __init__(
+        self, folder: Path, *args: str, prefix: tuple[str, ...] = (), program: list[str] = HIPFLASK, **more
+    ) -> None:
         environment = {
             k: v for k, v in os.environ.items() if not k.startswith(("HIPFLASK_", "FLASK_")) and k != "PWD"
         }
         environment.update(more.pop("env", {}))
         self.folder = folder
         self.process = subprocess.Popen(
-            [*prefix, *HIPFLASK, "run", "hello", *args],
+            [*prefix, *program, "run", "hello", *args],
             cwd=more.pop("cwd", folder),
             env={"PWD": str(folder), **environment, "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.DEVNULL,

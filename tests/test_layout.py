@@ -30,6 +30,7 @@ EDGES = {
         *("hipflask-http", "hipflask-router", "hipflask-server", "pyo3"),
         *("base64", "hmac", "libc", "memchr", "sha1"),
     },
+    "hipflask": {"hipflask-py", "libc", "pyo3"},
 }
 
 #: What touches more than bytes. (An IPv6 address is read as text, so `std::net` as such is not among them.)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 import click
 from click.core import ParameterSource
 
+from .bundle import bundle_command
 from .globals import current_app
 from .helpers import get_debug_flag, get_load_dotenv
 from .precompress import compress_command
@@ -1083,11 +1084,11 @@ def _server_settings(ctx: click.Context) -> list[tuple[str, str, str]]:
     return [*rows, *settings.rows()]
 
 
-for _command in (shell_command, routes_command, check_command, config_command):
+for _command in (shell_command, routes_command, bundle_command, check_command, config_command):
     _command.params[:0] = (_as_flask_option, _app_option)
 
 # The commands that Flask does not have.
-_OWN_COMMANDS = (check_command, compress_command, config_command, top_command)
+_OWN_COMMANDS = (bundle_command, check_command, compress_command, config_command, top_command)
 
 cli = FlaskGroup(
     name="hipflask",

@@ -10,6 +10,17 @@ import os
 import time
 
 
+def start_command() -> list[str]:
+    """Return the command that starts this program anew: the standalone binary, or the interpreter.
+
+    `sys.executable` is an interpreter in the binary too, since programs start others by it.
+    """
+    import sys
+
+    binary = "_hipflask" in sys.builtin_module_names
+    return [sys.orig_argv[0] if binary else sys.executable, *sys.orig_argv[1:]]
+
+
 class PrivilegeError(Exception):
     """This process cannot become what the settings ask for."""
 

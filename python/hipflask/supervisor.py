@@ -35,6 +35,7 @@ from .process import (
     Succession,
     check_privileges,
     drop_privileges,
+    start_command,
     working_directory,
 )
 from .serving import all_binds, fail, open_listeners, ready_line, server_logger
@@ -599,7 +600,7 @@ class Supervisor:
         self.pid_file.step_aside()
         try:
             self.successor = subprocess.Popen(
-                [sys.executable, *sys.orig_argv[1:]],
+                start_command(),
                 pass_fds=(*numbers, theirs.fileno()),
                 cwd=self.directory,
                 env={

@@ -618,7 +618,9 @@ def ensure_echo_on() -> None:
 
 def _get_args_for_reloading() -> list[str]:
     """The command that started this process."""
-    return [sys.executable, *sys.orig_argv[1:]]
+    from ..process import start_command
+
+    return start_command()
 
 
 def _iter_module_paths() -> Iterator[str]:
