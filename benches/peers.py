@@ -116,6 +116,19 @@ PEERS = [
         probe="hipflask",
     ),
     Peer(
+        "Starlette on Hipflask",
+        ["{python}", "-m", "hipflask", "run", "starlette_app:app", "--port", "{port}"],
+        ["plain", "param", *ASYNC_WORKLOADS],
+        probe="starlette",
+    ),
+    Peer(
+        "Starlette on Granian",
+        [*GRANIAN, "--interface", "asgi", "--loop", "uvloop", "starlette_app:app"],
+        ["plain", "param", *ASYNC_WORKLOADS],
+        ["granian", "uvloop", "starlette"],
+        probe="granian",
+    ),
+    Peer(
         "Starlette on uvicorn",
         [
             *("{python}", "-m", "uvicorn", "starlette_app:app", "--port", "{port}", "--no-access-log"),

@@ -244,6 +244,10 @@ async def asgi(scope, receive, send):
 def unclear(environ, *rest):
     return wsgi(environ, *rest)
 
+def wrapped(*args):
+    environ, start_response = args
+    return wsgi(environ, start_response)
+
 class Inside:
     app = staticmethod(asgi)
 
@@ -281,6 +285,7 @@ def running(folder, *arguments):
         (["others:asgi"], "asgi"),
         (["others:Inside.app"], "asgi"),
         (["others:unclear", "--interface", "wsgi"], "wsgi"),
+        (["others:wrapped", "--interface", "wsgi"], "wsgi"),
         (["others:asgi", "--interface", "asgi", "--lifespan", "on"], "asgi"),
     ],
 )

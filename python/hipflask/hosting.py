@@ -45,6 +45,11 @@ def load(info: ScriptInfo, interface: str = "auto", lifespan: str = "auto") -> W
         app = _other_app(info, error)
         if app is None:
             raise
+    except Exception:
+        # A wrapper `def wrapper(*args)` around an application looks like a factory, and was called as one.
+        app = _named(info) if interface != "auto" else None
+        if not inspect.isfunction(app) or not _takes_anything(app):
+            raise
     if interface == "auto":
         from .asgi import is_asgi
 
@@ -58,20 +63,32 @@ def load(info: ScriptInfo, interface: str = "auto", lifespan: str = "auto") -> W
 
 def _other_app(info: ScriptInfo, error: NoAppException) -> Callable[..., Any] | None:
     """Find an application that is not Flask's, where `error` says that there is none of Flask's."""
-    found = error.found
-    path = info.app_import_path or _app_of_file()
-    if found is None and path:
-        from .cli import prepare_import
-
-        path, *name = re.split(r":(?![\\/])", path, maxsplit=1)
-        module: Any = sys.modules.get(prepare_import(path))
-        for candidate in name or _NAMES:
-            found = module
-            for part in candidate.strip().split("."):
-                found = getattr(found, part, None)
-            if found is not None:
-                break
+    found = error.found if error.found is not None else _named(info)
     return found if callable(found) and not inspect.ismodule(found) and _takes_requests(found) else None
+
+
+def _named(info: ScriptInfo) -> Any:
+    """Return what the name behind the colon stands for, or a usual name if there is none; else None."""
+    path = info.app_import_path or _app_of_file()
+    if not path:
+        return None
+    from .cli import prepare_import
+
+    path, *name = re.split(r":(?![\\/])", path, maxsplit=1)
+    module: Any = sys.modules.get(prepare_import(path))
+    for candidate in name or _NAMES:
+        found = module
+        for part in candidate.strip().split("."):
+            found = getattr(found, part, None)
+        if found is not None:
+            return found
+    return None
+
+
+def _takes_anything(function: Callable[..., Any]) -> bool:
+    """Tell whether a function's only parameters are `*args` and perhaps `**kwargs`."""
+    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+    return kinds[:1] == [inspect.Parameter.VAR_POSITIONAL]
 
 
 def _takes_requests(candidate: Callable[..., Any]) -> bool:
