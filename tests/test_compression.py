@@ -7,6 +7,7 @@ import http.client
 import time
 
 import brotli
+import httpx
 import pytest
 import zstandard
 from flask import Flask as RealFlask
@@ -356,5 +357,31 @@ def test_http_1_0_and_bodiless_answers_are_left_alone(app):
         server._connection._http_vsn_str = "HTTP/1.0"
         response = server.ask("/text", "gzip")
         assert (response.getheader("Content-Encoding"), response.data) == (None, TEXT.encode())
+    finally:
+        server.close()
+
+
+def test_http_2_is_compressed_alike(app, tmp_path):
+    app.add_url_rule("/pieces", "pieces", lambda: Response(iter([TEXT, TEXT]), mimetype="text/plain"))
+    server = Server(app, compression="all")
+    url = f"http://{server._server.addresses[0]}"
+    try:
+        with httpx.Client(http1=False, http2=True, base_url=url) as client:
+            for coding in ("gzip", "br", "zstd"):
+                for path, text in [
+                    ("/text", TEXT),
+                    ("/pieces", TEXT * 2),
+                    ("/later", TEXT),
+                    ("/static/a.css", TEXT),
+                    ("/static/a.css", TEXT),
+                ]:
+                    response = client.get(path, headers={"Accept-Encoding": coding})
+                    assert (response.http_version, response.text) == ("HTTP/2", text), path
+                    assert response.headers["Vary"] == "Accept-Encoding"
+                    encoding = response.headers.get("Content-Encoding")
+                    assert encoding == coding, path
+                    head = client.head(path, headers={"Accept-Encoding": coding})
+                    assert head.headers["Content-Encoding"] == coding
+                    assert "Content-Length" not in head.headers
     finally:
         server.close()

@@ -280,6 +280,7 @@ def test_a_response_names_the_file_that_is_its_body(serve, tree, full):
     assert (part.status, part.data, part.getheader("Content-Range")) == (206, b"34", "bytes 3-4/10")
     head = server.ask("/name/a.txt", "HEAD")
     assert (head.status, head.getheader("Content-Length"), head.data) == (200, "10", b"")
+    assert server.ask("/name/%C3%A4.txt").data == b"umlaut"
     for path in ("/url/a.txt", "/url/sub/index.html", "/url/%C3%A4.txt", "/later/a.txt", "/stream/a.txt"):
         response = server.ask(path)
         assert (response.status, response.getheader("X-Accel-Redirect")) == (200, None), path

@@ -174,7 +174,8 @@ pub(crate) fn send_named(
         Some(path) if is_url => query::percent_decode(path).into_owned(),
         _ => name.to_vec(),
     };
-    let found = exposed.iter().find_map(|exposed| exposed.find(&plain, is_url));
+    let find = |name: &[u8]| exposed.iter().find_map(|exposed| exposed.find(name, is_url));
+    let found = find(&plain).or_else(|| find(&as_utf8(&plain)?));
     let missing = found.is_none().then(|| String::from_utf8_lossy(name).into_owned());
     let exchange = Exchange { version: asked.version(), keep_alive: answer.keep, head: asked.is_head() };
     let mut new = Vec::new();
@@ -194,6 +195,12 @@ pub(crate) fn send_named(
     (answer.status, answer.body, answer.payload) = (made.status, begin + made.body, made.payload);
     answer.keep &= made.keep || matches!(answer.payload, Payload::Written | Payload::File { .. });
     missing
+}
+
+/// Fields of Python applications are latin-1, names of files are UTF-8. `None` if that makes no difference.
+fn as_utf8(name: &[u8]) -> Option<Vec<u8>> {
+    let text: String = name.iter().copied().map(char::from).collect();
+    (!name.is_ascii()).then(|| text.into_bytes())
 }
 
 /// Whether a name fits a pattern: `*` is any number of characters but `/`, `{hash}` eight or more letters and digits, of
@@ -232,6 +239,12 @@ fn fits_from(pattern: &[u8], text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_in_latin_1_are_those_of_files_in_utf_8() {
+        assert_eq!(as_utf8(b"/srv/\xe4.txt").as_deref(), Some("/srv/\u{e4}.txt".as_bytes()));
+        assert_eq!(as_utf8(b"/srv/a.txt"), None);
+    }
 
     #[test]
     fn patterns_know_a_hash_from_a_word_and_a_date() {
