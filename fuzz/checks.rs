@@ -1,6 +1,9 @@
 //! What must hold for any bytes. Run by the fuzz targets, and on generated input by `cargo test`.
 
+use hipflask_http::forwarded::{Believed, MOST_PROXIES, Node, Said};
 use hipflask_http::multipart::{self, Multipart, MultipartLimits};
+use hipflask_http::network::Networks;
+use hipflask_http::proxy_protocol::{self, Header};
 use hipflask_http::websocket::{
     self, Control, Decoder, Deflate, DeflatePolicy, Encoder, Event, Kind, Role, SharedMessage,
 };
@@ -343,5 +346,64 @@ pub(crate) fn handshake(data: &[u8]) {
                 assert!(value.bytes().all(|byte| (b' '..127).contains(&byte)), "{value:?}");
             }
         }
+    }
+}
+
+/// What a client puts in front of what a proxy writes changes nothing, or is refused; the first byte chooses the field.
+pub(crate) fn forwarded(data: &[u8]) {
+    let Some((&choice, data)) = data.split_first() else { return };
+    let Ok(trusted) = Networks::parse(["10.0.0.0/8"]) else { return };
+    let (name, written, believed) = match choice % 6 {
+        0 => ("Forwarded", "for=192.0.2.1;proto=https", "forwarded"),
+        1 => ("X-Forwarded-For", "192.0.2.1", "x-forwarded-for"),
+        2 => ("X-Forwarded-Proto", "https", "x-forwarded-proto"),
+        3 => ("X-Forwarded-Host", "a.test", "x-forwarded-host"),
+        4 => ("X-Forwarded-Port", "81", "x-forwarded-port"),
+        _ => ("X-Forwarded-Prefix", "/a", "x-forwarded-prefix"),
+    };
+    let Some(believed) = Believed::parse([believed]) else { return };
+    let read = |value: &[u8]| {
+        let start = format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: ");
+        let mut head = RequestHead::new();
+        match head.parse(&[start.as_bytes(), value, b"\r\n\r\n"].concat(), &limits(false)) {
+            Ok(Some(_)) => Some(Said::of(&head, believed, &trusted)),
+            _ => None,
+        }
+    };
+    let alone = read(written.as_bytes());
+    assert!(matches!(alone, Some(Ok(_))));
+    if let Some(Ok(said)) = read(&[data, b", ", written.as_bytes()].concat())
+        && !data.contains(&b'\n')
+    {
+        assert_eq!(Some(Ok(said)), alone);
+    }
+    if let Some(Ok(said)) = read(data) {
+        assert!(said.route.len() <= MOST_PROXIES);
+        for node in said.route.iter().skip(1) {
+            assert!(matches!(node, Node::Ip(address, _) if trusted.contains(*address)));
+        }
+        let prefix = said.prefix.unwrap_or_default();
+        assert!(prefix.is_empty() || (prefix.starts_with('/') && !prefix.starts_with("//")));
+        assert!(!prefix.ends_with('/') || prefix.contains('%') || data.contains(&b'%'));
+        assert!(!prefix.contains(char::is_control));
+        assert!(!said.host.unwrap_or_default().iter().any(|byte| b"/?#@\\ \r\n".contains(byte)));
+    }
+}
+
+/// A PROXY header is read alike whole and byte by byte, and takes no byte of what follows it.
+pub(crate) fn proxy_protocol(data: &[u8]) {
+    let result = proxy_protocol::parse(data);
+    let mut outcome = Ok(None);
+    for length in 0..=data.len() {
+        outcome = proxy_protocol::parse(&data[..length]);
+        if outcome != Ok(None) {
+            break;
+        }
+    }
+    assert_eq!(result.is_ok(), outcome.is_ok());
+    if let Ok(Some(Header { length, .. })) = result {
+        assert_eq!(result, outcome);
+        assert!(length <= data.len() && length <= proxy_protocol::MOST_V2);
+        assert_eq!(proxy_protocol::parse(&data[..length]), result);
     }
 }

@@ -1058,7 +1058,8 @@ def config_command(ctx: click.Context, run_options: tuple[str, ...]) -> None:
             info.app_import_path = run_context.params["import_path"]
         app = info.load_app()
     rows += [("", "", ""), ("Application", "", ""), *checkup.app_settings(app)]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    # A long value pushes its own source to the right, not all the others.
+    widths = [min(max(len(row[column]) for row in rows), most) for column, most in ((0, 40), (1, 27))]
     for name, value, source in rows:
         click.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}".rstrip())
 

@@ -244,6 +244,16 @@ class LogError(Exception):
     """The access log cannot be written where it is wanted."""
 
 
+def _warn_of_proxy_fix(app: WSGIApplication, settings: Settings) -> None:
+    """Tell if two of a kind correct the client's address."""
+    module = sys.modules.get(f"{__package__}.werkzeug.middleware.proxy_fix")
+    if module and settings["trusted_proxies"] and isinstance(getattr(app, "wsgi_app", app), module.ProxyFix):
+        server_logger().warning(
+            "ProxyFix and trusted_proxies both change the client's address, and ProxyFix believes"
+            " whoever connects: leave one out."
+        )
+
+
 def make_server(
     app: WSGIApplication, listeners: list[Listener], settings: Settings, **more: t.Any
 ) -> _core.Server:
@@ -255,6 +265,7 @@ def make_server(
         LogError: If the access log cannot be opened.
     """
     global _is_serving
+    _warn_of_proxy_fix(app, settings)
     redirects = settings.redirects()
     tls = settings.tls()
     if tls is not None:

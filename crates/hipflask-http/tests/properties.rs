@@ -182,6 +182,57 @@ const HANDSHAKE: &[&[u8]] = &[
     b"\r\n\r\n",
 ];
 
+const FORWARDED: &[&[u8]] = &[
+    b"for=",
+    b"proto=",
+    b"host=",
+    b"by=",
+    b"https",
+    b"10.0.0.1",
+    b"192.0.2.7",
+    b"\"[2001:db8::1]:80\"",
+    b"[::1]",
+    b"unknown",
+    b"_a",
+    b"\"",
+    b"\\",
+    b",",
+    b";",
+    b" ",
+    b"=",
+    b":",
+    b"80",
+    b"a.test",
+    b"/",
+    b"//",
+    b"%2f",
+    b"x",
+    b"\t",
+];
+const PROXY: &[&[u8]] = &[
+    b"PROXY ",
+    b"TCP4 ",
+    b"TCP6 ",
+    b"UNKNOWN",
+    b"192.0.2.1 ",
+    b"::1 ",
+    b"80",
+    b" ",
+    b"443",
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b"\r\n\r\n\0\r\nQUIT\n",
+    b"\x21\x11\0\x0c",
+    b"\x20\0\0\0",
+    b"\x21\x11\0\x14",
+    b"\x21\x21\0\x24",
+    b"12 bytes of i",
+    b"\x20\0\x05",
+    b"\0\0\0\0\0",
+    b"x",
+];
+
 /// 2,000 cases each, or what the environment variable `PROPTEST_CASES` says.
 fn config() -> ProptestConfig {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
@@ -254,5 +305,17 @@ proptest! {
         checks::options(&data);
         checks::frame(&data);
         checks::handshake(&data);
+        checks::forwarded(&data);
+        checks::proxy_protocol(&data);
+    }
+
+    #[test]
+    fn no_client_can_speak_for_a_proxy(choice in any::<u8>(), data in words(FORWARDED)) {
+        checks::forwarded(&[&[choice][..], &data].concat());
+    }
+
+    #[test]
+    fn proxy_headers_are_read_alike_however_they_arrive(data in words(PROXY)) {
+        checks::proxy_protocol(&data);
     }
 }
