@@ -89,6 +89,13 @@ def test_what_is_installed(tmp_path, files, expected):
     assert done.stdout.count("RUN pip install") == 1
 
 
+def test_an_application_that_cannot_be_imported_is_no_hindrance(tmp_path):
+    (tmp_path / "app.py").write_text("raise RuntimeError('no database')\n")
+    done = bundle(tmp_path, "--output", "-")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("# syntax=")
+
+
 def test_nothing_is_overwritten_unless_asked(tmp_path):
     (tmp_path / ".dockerignore").write_text("mine\n")
     assert bundle(tmp_path).returncode == 0

@@ -1,7 +1,7 @@
 """`hipflask bundle`: write a Dockerfile for the application of the working directory.
 
-It looks at files, and does not import the application: that may need a database which is not here. It builds
-no image and does not call Docker.
+It goes by files: an application that cannot be imported here, for want of a database, is no hindrance. It
+builds no image and does not call Docker.
 """
 
 from __future__ import annotations
@@ -114,8 +114,7 @@ def bundle_command(
 ) -> None:
     """Write a Dockerfile, and a .dockerignore beside it, for the application of the working directory.
 
-    IMPORT, --app or FLASK_APP names it; it is not imported. What it needs is installed from requirements.txt
-    or pyproject.toml.
+    IMPORT, --app or FLASK_APP names it. What it needs is installed from requirements.txt or pyproject.toml.
     """
     from pathlib import Path
 
