@@ -185,6 +185,22 @@ def test_paths_that_clients_make_up_make_no_series(start):
     }
 
 
+def test_routes_are_known_in_the_full_lane(start, tmp_path):
+    wrapped = (
+        "from hipflask.werkzeug.middleware.proxy_fix import ProxyFix\napp.wsgi_app = ProxyFix(app.wsgi_app)\n"
+    )
+    (tmp_path / "hello.py").write_text(APP + wrapped)
+    app, metrics = ports(start("--metrics-bind", "127.0.0.1:0"))
+    assert ask(app, "/users/7")[2] == "7"
+    assert ask(app, "/nowhere")[0] == 404
+    eventually(lambda: value(metrics, "hipflask_responses_total", status="4xx") == 1, "both are counted")
+    found = samples(metrics)
+    routes = {
+        dict(labels)["route"] for name, labels in found if name == "hipflask_request_duration_seconds_count"
+    }
+    assert routes == {"/users/<int:user>", "(none)"}
+
+
 def test_refusals_are_counted_by_kind(start):
     app, metrics = ports(start("--metrics-bind", "127.0.0.1:0", "--max-body", "10"))
     assert ask(app, "/echo", "POST", b"x" * 11)[0] == 413

@@ -253,6 +253,9 @@ class RequestContext:
             if (compress := getattr(result[0], "compress", None)) is not None:
                 # The server that called the app reads it there.
                 self.request.environ["hipflask.compress"] = compress
+            if "hipflask.route" in self.request.environ:
+                # It asks for the rule, for its logs and metrics.
+                self.request.environ["hipflask.route"] = result[0].rule
         except HTTPException as error:
             self.request.routing_exception = error
 

@@ -233,7 +233,17 @@ impl Dispatcher {
         let environ = request::environ_from_engine(py, engine)?;
         let after = AfterResponse::new(py)?;
         environ.set_item(intern!(py, AfterResponse::KEY), &after)?;
+        let route = intern!(py, "hipflask.route");
+        if reply.is_noted() {
+            environ.set_item(route, py.None())?;
+        }
         wsgi::call(self.plan.app.bind(py), &environ, reply)?;
+        if reply.is_noted()
+            && let Some(rule) = environ.get_item(route)?
+            && let Ok(rule) = rule.extract()
+        {
+            reply.route(rule);
+        }
         if let Some(wish) = environ.get_item(intern!(py, "hipflask.compress"))? {
             reply.compressing(routes::compressible(&wish));
         }

@@ -28,6 +28,8 @@ pub(crate) struct Record {
     pub(crate) route: Option<Arc<RouteHistory>>,
     /// Whose request it is, where requests of one connection may be several clients'.
     conn: Option<Arc<ConnInfo>>,
+    /// The rule, if only the application knew it.
+    pub(crate) rule: Option<Box<str>>,
     pub(crate) status: u16,
     /// Bytes of the body that have come.
     pub(crate) received: u64,
@@ -82,6 +84,7 @@ impl Record {
             trace: None,
             route: None,
             conn: None,
+            rule: None,
             status: 0,
             received: 0,
             sent_before,
@@ -188,7 +191,7 @@ impl Record {
             method,
             target,
             version: self.version,
-            route: self.route.as_ref().and_then(|route| route.name()),
+            route: self.rule.as_deref().or_else(|| self.route.as_ref().and_then(|route| route.name())),
             status: self.status,
             sent: reached.saturating_sub(self.sent_before),
             sent_body: reached.saturating_sub(self.body_from),

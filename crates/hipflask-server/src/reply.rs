@@ -114,6 +114,8 @@ pub(crate) struct Answer {
     /// Where in the output the body begins.
     pub(crate) body: usize,
     pub(crate) compressible: Option<Compressible>,
+    /// The rule that the application has found for the request.
+    pub(crate) route: Option<Box<str>>,
     /// What is to be done once the response is out.
     pub(crate) afterwards: Vec<Afterwards>,
 }
@@ -133,6 +135,7 @@ pub struct Reply<'a> {
     close: bool,
     afterwards: Vec<Afterwards>,
     compressible: Option<Compressible>,
+    route: Option<Box<str>>,
     /// `Strict-Transport-Security` is still to be written.
     owes_hsts: bool,
     /// Whether the client speaks TLS.
@@ -167,6 +170,7 @@ impl<'a> Reply<'a> {
             record,
             afterwards: Vec::new(),
             compressible: None,
+            route: None,
             answer: None,
         }
     }
@@ -341,6 +345,16 @@ impl<'a> Reply<'a> {
         self.compressible = Some(compressible);
     }
 
+    /// Whether anything is noted of the request, so that [`Reply::route`] is worth calling.
+    pub fn is_noted(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Says which rule the request was for, if only the application knows; see [`Answered::route`](crate::Answered).
+    pub fn route(&mut self, rule: &str) {
+        self.route = Some(rule.into());
+    }
+
     /// Closes the connection after this response.
     pub fn close(&mut self) {
         self.close = true;
@@ -398,7 +412,8 @@ impl<'a> Reply<'a> {
             let afterwards = Vec::new();
             let body = writer.body_begins();
             let keep = finished.keep_alive;
-            self.answer = Some(Answer { status, keep, payload, body, compressible: None, afterwards });
+            self.answer =
+                Some(Answer { status, keep, payload, body, compressible: None, route: None, afterwards });
         }
     }
 
@@ -412,16 +427,19 @@ impl<'a> Reply<'a> {
             self.body(b"");
         }
         let (close, afterwards, compressible) = (self.close, self.afterwards, self.compressible);
+        let route = self.route;
         let mut answer = self.answer.unwrap_or(Answer {
             status: 500,
             keep: false,
             payload: Payload::Written,
             body: 0,
             compressible: None,
+            route: None,
             afterwards: Vec::new(),
         });
         answer.keep &= !close;
         answer.compressible = compressible;
+        answer.route = route;
         answer.afterwards = afterwards;
         answer
     }

@@ -219,6 +219,7 @@ impl<H: Handler> Engine<H> {
         let body_from = conn.sent_until(answer.body);
         if let Some(record) = conn.records.last_mut() {
             record.is_made(Instant::now(), answer.status, body_from);
+            record.rule = answer.route;
         }
         if !answer.afterwards.is_empty() {
             let after = conn.after.get_or_insert_with(|| Box::new(After(Vec::new())));
