@@ -110,6 +110,7 @@ impl Record {
         Record {
             text: self.text.clone(),
             route: self.route.clone(),
+            rule: self.rule.clone(),
             conn: self.conn.clone(),
             _running: None,
             ..*self

@@ -606,7 +606,7 @@ pub(crate) fn page_size() -> u64 {
 }
 
 /// Words that this process shares with those that are forked from it; zero at first. Pages take memory when they are
-/// first written to.
+/// first looked at.
 #[derive(Debug)]
 pub(crate) struct SharedWords {
     start: ptr::NonNull<AtomicU64>,

@@ -384,7 +384,6 @@ impl Board {
 
     pub(super) fn empty(&self, at: usize) {
         for word in at + 1..at + BLOCK {
-            // Pages that were never written to take no memory.
             if self.read(word) != 0 {
                 self.word(word).store(0, Relaxed);
             }
