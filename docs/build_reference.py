@@ -23,6 +23,7 @@ MODULES = {
     "Applications": [
         "app",
         "blueprints",
+        "limits",
         "config",
         "globals",
         "ctx",
@@ -53,6 +54,7 @@ MODULES = {
         "listening",
         "process",
         "metrics",
+        "stacks",
         "precompress",
         "top",
         "otel",

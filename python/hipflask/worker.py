@@ -52,7 +52,7 @@ if t.TYPE_CHECKING:
 # How often age and memory are looked at.
 _LOOK_SECONDS = 1.0
 # What the engine tells the main thread, among the numbers of signals.
-_EVENTS = {"served": b"\xfe", "closed": b"\xfd"}
+_EVENTS = {"served": b"\xfe", "closed": b"\xfd", "stuck": b"\xfc"}
 
 
 class Channel:
@@ -189,6 +189,8 @@ class _Life:
     def _is_over(self, numbers: bytes) -> bool:
         if _EVENTS["served"][0] in numbers:
             self._ask("it has served its requests")
+        if _EVENTS["stuck"][0] in numbers:
+            self._ask("too many of its threads are stuck in views")
         if _EVENTS["closed"][0] in numbers:
             self.channel.send(closed=True)
         if signal.SIGUSR1 in numbers:
