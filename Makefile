@@ -12,7 +12,7 @@ PROFILE ?= release
 # What tests run on: the profile that `cargo test` has built most of already, with checks of overflow.
 export TEST_PROFILE ?= dev
 
-.PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem autobahn judges loom fuzz clean
+.PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem autobahn judges loom fuzz fuzz-short soak long asan clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -109,6 +109,31 @@ fuzz: ## Fuzz every parser for a minute each (FUZZ_SECONDS)
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet cargo-fuzz
 	@for target in $$(cargo fuzz list); do echo "== $$target"; \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
+
+fuzz-short: ## Fuzz every parser for six seconds each, where cargo-fuzz is there
+	@if cargo fuzz --version >/dev/null 2>&1; then $(MAKE) --no-print-directory fuzz FUZZ_SECONDS=6; \
+	  else echo "cargo-fuzz is not installed: the checks run on generated input only, in the tests"; fi
+
+SOAK_REQUESTS ?= 1000000
+
+soak: build ## Serve a million requests of every kind, and compare memory with that after ten thousand
+	$(BIN)/python benches/soak.py --requests $(SOAK_REQUESTS)
+
+long: dev ## Tests that take minutes: ten gibibytes up and down
+	HIPFLASK_LONG_TESTS=1 $(BIN)/python -m pytest -q tests/test_exhaustion.py
+
+# Needs the nightly toolchain with rust-src, and GCC's runtime library.
+ASAN_TESTS ?= tests
+asan: setup ## Build the core with AddressSanitizer, and run the Python tests on it (ASAN_TESTS)
+	RUSTFLAGS=-Zsanitizer=address cargo +nightly build -Zbuild-std --target x86_64-unknown-linux-gnu -p hipflask-py \
+	  --quiet --target-dir target/asan
+	rm -rf target/asan/python
+	mkdir -p target/asan/python
+	cp -r python/hipflask target/asan/python/
+	rm -f target/asan/python/hipflask/_core*.so
+	cp target/asan/x86_64-unknown-linux-gnu/debug/lib_core.so target/asan/python/hipflask/_core.abi3.so
+	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_segv=0 \
+	  PYTHONMALLOC=malloc PYTHONPATH=target/asan/python $(BIN)/python -m pytest -q -p no:cacheprovider $(ASAN_TESTS)
 
 clean: ## Remove what was built
 	rm -rf target $(VENV) dist .cache benches/.envs

@@ -39,6 +39,8 @@ _MIDDLEWARE_MOST = 32
 _is_serving = False
 # What the thread that stops a server tells the main thread, among the numbers of signals.
 ENDED, STUCK = b"\0", b"\xff"
+# Servers of this process whose threads may live.
+_unstopped: set[_core.Server] = set()
 
 
 def server_logger() -> Logger:
@@ -310,10 +312,6 @@ def _serve(
         server = make_server(app, listeners, settings, monitor=monitor)
     except LogError as error:
         fail(str(error), error)
-    # The reloader ends the process from the main thread: the engine's threads must be gone before Python is.
-    import atexit
-
-    atexit.register(end_at_exit, server)
 
     def announce() -> None:
         print(line, flush=True)
@@ -406,12 +404,33 @@ def flask_inside(app: t.Any) -> Flask | None:
     return None
 
 
-def end_at_exit(server: _core.Server) -> None:
-    """Stop a server because the process ends; a view that does not come back does not hold that up."""
+def stop_at_exit(server: _core.Server) -> None:
+    """Have a server stopped when the process ends. Called by the engine when it has started.
+
+    Else the interpreter would be taken from under threads that serve, which ends in a crash.
+    """
+    import atexit
+
+    if not _unstopped:
+        atexit.register(end_at_exit)
+    _unstopped.add(server)
+
+
+def is_stopped(server: _core.Server) -> None:
+    """Forget a server whose threads have ended. Called by the engine."""
+    import atexit
+
+    _unstopped.discard(server)
+    if not _unstopped:
+        atexit.unregister(end_at_exit)
+
+
+def end_at_exit() -> None:
+    """Stop all servers because the process ends; a view that does not come back does not hold that up."""
     with _ignored_signals():
-        ended = server.stop(0, _END_SECONDS)
+        ended = [server.stop(0, _END_SECONDS) for server in list(_unstopped)]
         _finish_background(_END_SECONDS)
-    if not ended:
+    if not all(ended):
         leave()
 
 

@@ -374,23 +374,25 @@ impl PyServer {
     ///
     /// Raises:
     ///     BaseException: What a function of `before_serving` raised.
-    fn start(&self, py: Python<'_>) -> PyResult<()> {
-        if locked(&self.bound).is_some() {
-            let app = self.application.dispatcher.app();
+    fn start(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (this, py) = (slf.get(), slf.py());
+        if locked(&this.bound).is_some() {
+            let app = this.application.dispatcher.app();
             serving(py)?.call_method1(intern!(py, "begin_lifespan"), (app,))?;
-            self.has_begun.store(true, Ordering::SeqCst);
+            this.has_begun.store(true, Ordering::SeqCst);
         }
-        let bound = locked(&self.bound)
+        let bound = locked(&this.bound)
             .take()
             .ok_or_else(|| PyRuntimeError::new_err("the server was started already"))?;
         shorten_switch_interval(py)?;
-        let application = Arc::clone(&self.application);
+        let application = Arc::clone(&this.application);
         let (dispatcher, line) = (Arc::clone(&application.dispatcher), Arc::clone(&application.line));
         application.dispatcher.serve_later(py, Py::new(py, LaterLine::new(dispatcher, line))?)?;
         let running = py.detach(move || bound.run(application))?;
         let asked = running.clone();
-        self.application.reporter.ask_by(Some(Box::new(move || asked.busy())));
-        *locked(&self.running) = Some(running);
+        this.application.reporter.ask_by(Some(Box::new(move || asked.busy())));
+        *locked(&this.running) = Some(running);
+        serving(py)?.call_method1(intern!(py, "stop_at_exit"), (slf,))?;
         Ok(())
     }
 
@@ -413,13 +415,14 @@ impl PyServer {
     /// Returns:
     ///     Whether every serving thread has ended. A view that does not come back keeps its thread.
     #[pyo3(signature = (grace=30.0, wait=None, hand_over=false))]
-    fn stop(&self, py: Python<'_>, grace: f64, wait: Option<f64>, hand_over: bool) -> PyResult<bool> {
+    fn stop(slf: &Bound<'_, Self>, grace: f64, wait: Option<f64>, hand_over: bool) -> PyResult<bool> {
+        let (this, py) = (slf.get(), slf.py());
         let seconds = |number| {
             Duration::try_from_secs_f64(number).map_err(|error| PyValueError::new_err(error.to_string()))
         };
         let (grace, wait) = (seconds(grace)?, wait.map(seconds).transpose()?);
-        locked(&self.bound).take();
-        let running = locked(&self.running).clone();
+        locked(&this.bound).take();
+        let running = locked(&this.running).clone();
         let begun = Instant::now();
         let ended = running.is_none_or(|running| {
             py.detach(|| {
@@ -433,19 +436,22 @@ impl PyServer {
                     }
                     None => running.wait(),
                 }
-                !running.has_threads() && self.application.websockets.wait(wait.unwrap_or(grace))
+                !running.has_threads() && this.application.websockets.wait(wait.unwrap_or(grace))
             })
         });
-        if let Some(log) = &self.application.access_log {
+        if let Some(log) = &this.application.access_log {
             py.detach(|| log.flush(access_log::END));
         }
-        py.detach(|| self.application.reporter.end());
-        self.application.dispatcher.serve_no_later(py)?;
-        if self.has_begun.swap(false, Ordering::SeqCst) {
-            let app = self.application.dispatcher.app();
+        py.detach(|| this.application.reporter.end());
+        this.application.dispatcher.serve_no_later(py)?;
+        if this.has_begun.swap(false, Ordering::SeqCst) {
+            let app = this.application.dispatcher.app();
             let most = wait.map(|wait| wait.as_secs_f64());
             let left = grace.saturating_sub(begun.elapsed()).as_secs_f64();
             serving(py)?.call_method1(intern!(py, "end_lifespan"), (app, most, left))?;
+        }
+        if ended {
+            serving(py)?.call_method1(intern!(py, "is_stopped"), (slf,))?;
         }
         Ok(ended)
     }

@@ -180,13 +180,7 @@ class BaseWSGIServer:
         Args:
             poll_interval: Without effect; the engine is woken at once.
         """
-        import atexit
-
-        from ..serving import end_at_exit
-
         server = self._engine()
-        # A process that ends elsewhere, as on a reload, must not take the interpreter from under the engine.
-        atexit.register(end_at_exit, server)
         self._done.clear()
         try:
             server.start()
@@ -197,7 +191,6 @@ class BaseWSGIServer:
             pass
         finally:
             self._finish(server)
-            atexit.unregister(end_at_exit)
             self.server_close()
             self._done.set()
         if self._failure is not None:
