@@ -148,8 +148,9 @@ def wire(address):
 
 
 def on_connection(*codes):
-    # For some errors PROTOCOL_ERROR is told where the RFC has a closer name; it ends all the same.
-    return {("goaway", code) for code in (*codes, PROTOCOL_ERROR)}
+    # A block that cannot be unpacked is told as PROTOCOL_ERROR, though the RFC has a closer name.
+    more = (PROTOCOL_ERROR,) if COMPRESSION_ERROR in codes else ()
+    return {("goaway", code) for code in (*codes, *more)}
 
 
 def on_stream(*codes):
