@@ -101,8 +101,7 @@ fn line(bytes: &[u8]) -> Result<Option<Header>, Error> {
     let looked_at = bytes.get(..MOST_V1.min(bytes.len())).unwrap_or_default();
     let Some(feed) = memchr::memchr(b'\n', looked_at) else {
         // Without its second half a line end may still come.
-        let stray =
-            looked_at.iter().rposition(|&byte| byte == b'\r').is_some_and(|at| at + 1 < looked_at.len());
+        let stray = memchr::memchr(b'\r', looked_at).is_some_and(|at| at + 1 < looked_at.len());
         return if bytes.len() >= MOST_V1 || stray { Err(Error::BadLine) } else { Ok(None) };
     };
     let line = looked_at.get(..feed).and_then(|line| line.strip_suffix(b"\r")).ok_or(Error::BadLine)?;
@@ -261,6 +260,7 @@ mod tests {
             ("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n", Error::BadLine),
             ("PROXY TCP4 192.0.2.1\r192.0.2.2 1 2\r\n", Error::BadLine),
             ("PROXY TCP4 192.0.2.1\rx", Error::BadLine),
+            ("PROXY TCP4 192.0.2.1\rx\r", Error::BadLine),
             ("PROXY \r\n", Error::BadFields),
             ("PROXY TCP4\r\n", Error::BadFields),
             ("PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n", Error::BadFields),
