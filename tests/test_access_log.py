@@ -15,7 +15,10 @@ import time
 from collections import Counter
 
 import pytest
+from http2_frames import Wire, headers
+from http2_frames import request as request_fields
 from processes import HIPFLASK, PATIENCE, Command
+from raw_websocket import RawWebSocket, frame
 
 from hipflask import Flask, request
 from hipflask.setting_types import SettingError
@@ -60,6 +63,12 @@ def upload():
 @app.get("/broken")
 def broken():
     abort(500)
+
+
+@app.websocket("/socket/<name>")
+def talk(ws, name):
+    while True:
+        ws.send(ws.receive())
 
 
 @app.get("/names")
@@ -148,6 +157,42 @@ class TestFormats:
             if target.startswith("/user") or target == "/later":
                 assert line["view_ms"] >= 3
         assert command.stop() == 0
+
+    def test_other_protocols_have_lines_too(self, run, tmp_path):
+        log = tmp_path / "access.log"
+        command = run("--access-log-to", str(log), "--access-log-format", "%r %s %B %{route}x %{id}x %{X-A}i")
+        port = command.port()
+        wire = Wire(("127.0.0.1", port))
+        with contextlib.closing(wire):
+            wire.send(headers(1, request_fields("GET", "/user/2?a", ("x-a", "b"))))
+            assert wire.response()[0] == 200
+            wire.send(headers(3, request_fields("GET", "/pieces")))
+            assert wire.response(3)[2] == b"onetwo"
+            wire.send(headers(5, request_fields("GET", "/nowhere")))
+            assert wire.response(5)[0] == 404
+        assert Counter(line.rsplit(" ", 3)[0].rsplit(" ", 1)[0] for line in lines_of(log, 3)) == {
+            "GET /user/2?a HTTP/2.0 200": 1,
+            "GET /pieces HTTP/2.0 200": 1,
+            "GET /nowhere HTTP/2.0 404": 1,
+        }
+        assert any(line.endswith(" 13 /user/<int:number> - b") for line in lines_of(log, 3))
+        with contextlib.closing(RawWebSocket(f"127.0.0.1:{port}", "/socket/a")) as socket_:
+            socket_.send(frame(0x81, b"hello"))
+            assert socket_.receive()
+        line = lines_of(log, 4)[3]
+        assert re.fullmatch(r"GET /socket/a HTTP/1\.1 101 \d+ /socket/<name> - -", line)
+
+    def test_the_full_lane_names_its_routes(self, run, tmp_path):
+        log = tmp_path / "access.log"
+        app = APP + "\n\ninner = app.wsgi_app\napp.wsgi_app = lambda *both: inner(*both)\n"
+        command = run("--access-log-to", str(log), "--access-log-format", "%U %s %{route}x", app=app)
+        port = command.port()
+        for target in ("/user/1", "/broken", "/nowhere", "/pieces"):
+            ask(port, target)
+        assert command.stop() == 0
+        assert Counter(log.read_text().splitlines()) == Counter(
+            ["/user/1 200 /user/<int:number>", "/broken 500 /broken", "/nowhere 404 -", "/pieces 200 /pieces"]
+        )
 
     def test_standard_output_and_directives(self, run):
         command = run("--access-log-to", "-", "--access-log-format", "%m|%U|%q|%s|%b|%{X-A}i|%{route}x")

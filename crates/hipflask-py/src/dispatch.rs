@@ -202,7 +202,13 @@ impl Dispatcher {
         }
         let history = match &ticket {
             // A WebSocket outlives its call: whoever calls the view gets the connection with the request.
-            _ if head.is_websocket() && !self.is_asgi => Some(Arc::clone(&self.handshakes)),
+            ticket if head.is_websocket() && !self.is_asgi => {
+                let named = match ticket {
+                    Ticket::Found(matched) => matched.handshake(),
+                    Ticket::Ask => None,
+                };
+                Some(named.unwrap_or_else(|| Arc::clone(&self.handshakes)))
+            }
             Ticket::Found(matched) => matched.history(),
             Ticket::Ask => None,
         };

@@ -95,6 +95,8 @@ pub(crate) fn has_limits(app: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// What is kept about one rule.
 struct Known {
     history: Arc<RouteHistory>,
+    /// For WebSockets, which outlive the call of their view.
+    handshake: Arc<RouteHistory>,
     automatic_options: bool,
     /// Most bytes of a body, if the rule says so.
     max_body: Option<u64>,
@@ -191,11 +193,16 @@ impl Routes {
                     Some(most) => history.collecting(most),
                     None => history,
                 };
-                let history = match snapshot.rule(rule) {
-                    Some(rule) => history.named(rule.bind(py).getattr(intern!(py, "rule"))?.extract()?),
-                    None => history,
+                let (history, handshake) = match snapshot.rule(rule) {
+                    Some(rule) => {
+                        let name = rule.bind(py).getattr(intern!(py, "rule"))?;
+                        let name = name.extract()?;
+                        (history.named(name), RouteHistory::later().named(name))
+                    }
+                    None => (history, RouteHistory::later()),
                 };
-                Ok(Known { history: Arc::new(history), automatic_options, max_body: limits.max_body, files })
+                let (history, handshake) = (Arc::new(history), Arc::new(handshake));
+                Ok(Known { history, handshake, automatic_options, max_body: limits.max_body, files })
             })
             .collect::<PyResult<_>>()?;
         let fallback = match app.getattr_opt(intern!(py, "_static_fallback"))? {
@@ -328,6 +335,11 @@ impl Matched {
     /// Most bytes of a body, if the rule says so.
     pub(crate) fn max_body(&self) -> Option<u64> {
         self.routes.rules.get(self.found.rule).and_then(|known| known.max_body)
+    }
+
+    /// The same for a WebSocket, whose connection goes to whoever calls the view.
+    pub(crate) fn handshake(&self) -> Option<Arc<RouteHistory>> {
+        self.routes.rules.get(self.found.rule).map(|known| Arc::clone(&known.handshake))
     }
 
     /// Whether the view runs on the event loop.
