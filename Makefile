@@ -12,7 +12,7 @@ PROFILE ?= release
 # What tests run on: the profile that `cargo test` has built most of already, with checks of overflow.
 export TEST_PROFILE ?= dev
 
-.PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem autobahn judges loom fuzz fuzz-short soak long asan clean
+.PHONY: help setup system build dev run test test-rust test-python lint fmt check wheel bench docs ecosystem autobahn judges loom fuzz fuzz-short soak long asan tsan clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -133,7 +133,21 @@ asan: setup ## Build the core with AddressSanitizer, and run the Python tests on
 	rm -f target/asan/python/hipflask/_core*.so
 	cp target/asan/x86_64-unknown-linux-gnu/debug/lib_core.so target/asan/python/hipflask/_core.abi3.so
 	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_segv=0 \
-	  PYTHONMALLOC=malloc PYTHONPATH=target/asan/python $(BIN)/python -m pytest -q -p no:cacheprovider $(ASAN_TESTS)
+	  PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/target/asan/python $(BIN)/python -m pytest -q -p no:cacheprovider $(ASAN_TESTS)
+
+TSAN_TESTS ?= tests/test_hello.py tests/test_channel.py tests/test_async.py tests/test_websocket.py tests/test_sse.py
+tsan: setup ## The same with ThreadSanitizer (TSAN_TESTS)
+	RUSTFLAGS=-Zsanitizer=thread cargo +nightly build -Zbuild-std --target x86_64-unknown-linux-gnu -p hipflask-py \
+	  --quiet --target-dir target/tsan
+	rm -rf target/tsan/python
+	mkdir -p target/tsan/python
+	cp -r python/hipflask target/tsan/python/
+	rm -f target/tsan/python/hipflask/_core*.so
+	cp target/tsan/x86_64-unknown-linux-gnu/debug/lib_core.so target/tsan/python/hipflask/_core.abi3.so
+	gcc -shared -fPIC -fno-builtin -O1 -o target/tsan/memory.so tests/sanitizers/tsan_memory.c
+	LD_PRELOAD="$$(gcc -print-file-name=libtsan.so) $(CURDIR)/target/tsan/memory.so" \
+	  TSAN_OPTIONS=suppressions=$(CURDIR)/tests/sanitizers/tsan.supp:report_signal_unsafe=0:exitcode=66 \
+	  PYTHONPATH=$(CURDIR)/target/tsan/python $(BIN)/python -m pytest -q -p no:cacheprovider $(TSAN_TESTS)
 
 clean: ## Remove what was built
 	rm -rf target $(VENV) dist .cache benches/.envs
