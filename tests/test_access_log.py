@@ -158,6 +158,27 @@ class TestFormats:
                 assert line["view_ms"] >= 3
         assert command.stop() == 0
 
+    def test_a_view_that_is_late_has_its_time(self, run, tmp_path):
+        log = tmp_path / "access.log"
+        late = """
+
+@app.get("/late", timeout=0.1)
+def late():
+    time.sleep(0.5)
+    return ""
+
+
+@app.get("/late-coroutine", timeout=0.1)
+async def late_coroutine():
+    await asyncio.sleep(60)
+"""
+        command = run("--access-log-to", str(log), "--access-log-format", "%U %s %{view}x", app=APP + late)
+        port = command.port()
+        for target in ("/late", "/late-coroutine"):
+            assert ask(port, target)[0].status == 504
+        for line in lines_of(log, 2):
+            assert float(line.split()[2]) >= 90, line
+
     def test_other_protocols_have_lines_too(self, run, tmp_path):
         log = tmp_path / "access.log"
         command = run("--access-log-to", str(log), "--access-log-format", "%r %s %B %{route}x %{id}x %{X-A}i")

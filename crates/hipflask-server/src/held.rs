@@ -54,6 +54,14 @@ pub(crate) enum Lent<T> {
     Until(Instant, Arc<ConnInfo>),
 }
 
+/// Has the record of the request show its view's time, should the deadline answer. How long the view waited for the
+/// interpreter only its own thread knows; it counts as the view's.
+fn note<T>(conn: &mut Conn<T>, stage: Stage, now: Instant) {
+    if let Some(record) = conn.records.last_mut().filter(|_| stage != Stage::Waits) {
+        record.calls(now);
+    }
+}
+
 impl<T> Held<T> {
     /// Keeps a connection, and gives the stand-in for it.
     pub(crate) fn new(
@@ -65,6 +73,7 @@ impl<T> Held<T> {
         (request, stage): (Vec<u8>, Stage),
     ) -> (Box<Conn<T>>, Arc<Held<T>>) {
         let stand_in = Box::new(conn.stand_in());
+        note(&mut conn, stage, since);
         let state = Mutex::new(State { conn: Some(conn), stage });
         let route = Arc::clone(route);
         (stand_in, Arc::new(Held { state, since, timeout, exchange, body, route, request }))
@@ -82,6 +91,9 @@ impl<T> Held<T> {
     pub(crate) fn enter(&self, stage: Stage) -> bool {
         let mut state = self.state();
         state.stage = stage;
+        if let Some(conn) = &mut state.conn {
+            note(conn, stage, Instant::now());
+        }
         state.conn.is_some()
     }
 
