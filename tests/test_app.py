@@ -582,7 +582,7 @@ def test_where_run_listens(app, monkeypatch, server_name, given, expected):
 def test_the_public_names():
     names = {name for name in dir(hipflask) if not name.startswith("_")}
     expected = set(hipflask._EXPORTS) | {"json"}
-    assert len(expected) == 45
+    assert len(expected) == 46
     assert expected <= names
     for name in expected:
         assert getattr(hipflask, name) is not None

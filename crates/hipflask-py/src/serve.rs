@@ -392,6 +392,8 @@ impl PyServer {
         let asked = running.clone();
         this.application.reporter.ask_by(Some(Box::new(move || asked.busy())));
         *locked(&this.running) = Some(running);
+        // What is to be said when descriptors have run out must not need one to be imported.
+        py.import("hipflask.server_log")?;
         serving(py)?.call_method1(intern!(py, "stop_at_exit"), (slf,))?;
         Ok(())
     }
