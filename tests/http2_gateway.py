@@ -7,7 +7,7 @@ own. Its HTTP/2 is that of the `h2` package. Bytes wait on both sides when the o
 from __future__ import annotations
 
 import contextlib
-import select
+import selectors
 import socket
 import threading
 
@@ -92,6 +92,16 @@ class Http2:
         return stream
 
 
+def wait(readers: list[socket.socket], writers: list[socket.socket]) -> set[socket.socket]:
+    """Wait for at most 20 s until one of them is ready; those that can be read."""
+    with selectors.DefaultSelector() as selector:
+        for each in {*readers, *writers}:
+            selector.register(
+                each, (each in readers) * selectors.EVENT_READ | (each in writers) * selectors.EVENT_WRITE
+            )
+        return {key.fileobj for key, events in selector.select(20) if events & selectors.EVENT_READ}  # type: ignore[misc]
+
+
 class _Tunnel:
     """One connection of a client, and its stream."""
 
@@ -138,7 +148,7 @@ class _Tunnel:
             readers: list[socket.socket] = [self.http2.socket]
             if len(self.up) < ROOM and not self.client_ended:
                 readers.append(self.client)
-            readable, _, _ = select.select(readers, [self.client] if self.down else [], [], 20)
+            readable = wait(readers, [self.client] if self.down else [])
             if self.client in readable:
                 try:
                     data = self.client.recv(65536)

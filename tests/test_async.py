@@ -7,9 +7,11 @@ import contextvars
 import os
 import socket
 import threading
+import time
 
 import pytest
 from doors import Client, LiveDoor
+from processes import PATIENCE
 
 from hipflask import Flask, Response, abort, after_this_request, g, request, session
 from hipflask.views import MethodView
@@ -917,3 +919,28 @@ def test_classes_of_coroutines_hold_no_threads(app):
         assert client.get("/decorated").text == "DECORATED"
     finally:
         client.close()
+
+
+def test_servers_that_have_ended_leave_no_descriptor(app):
+    @app.get("/")
+    async def hello():
+        await asyncio.sleep(0)
+        return "hello"
+
+    def serve() -> int:
+        client = Client(app, LiveDoor)
+        try:
+            assert client.get("/").text == "hello"
+        finally:
+            client.close()
+        return len(os.listdir("/proc/self/fd"))
+
+    # The first brings the loop.
+    before = serve()
+    for _ in range(8):
+        serve()
+    # The loop lets go of a server a moment after its end.
+    deadline = time.monotonic() + PATIENCE
+    while len(os.listdir("/proc/self/fd")) > before + 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -207,6 +207,7 @@ def dismiss(line: LaterLine) -> None:
         exchanges = _exchanges.pop(line, None)
         if exchanges is not None:
             exchanges.take()
+        line.hand_in_by(None)
 
     if not loop.is_closed():
         loop.call_soon_threadsafe(end)

@@ -72,7 +72,7 @@ pub(crate) struct Line {
     /// The loop is inside of `take`, at whose end it hands in what is leaving.
     taking: AtomicBool,
     /// Has the loop call `hand_in` soon.
-    soon: OnceLock<Py<PyAny>>,
+    soon: Mutex<Option<Py<PyAny>>>,
 }
 
 impl Line {
@@ -88,7 +88,7 @@ impl Line {
             hear,
             leaving: Mutex::default(),
             taking: AtomicBool::new(false),
-            soon: OnceLock::new(),
+            soon: Mutex::default(),
         })
     }
 
@@ -132,8 +132,11 @@ impl Line {
             leaving.push(deferred);
             leaving.len() == 1
         };
-        match self.soon.get() {
-            _ if self.taking.load(Ordering::Relaxed) => Ok(()),
+        if self.taking.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let soon = locked(&self.soon).as_ref().map(|soon| soon.clone_ref(py));
+        match soon {
             Some(soon) if is_first => soon.call0(py).map(drop),
             Some(_) => Ok(()),
             None => {
@@ -205,9 +208,11 @@ impl LaterLine {
         self.dispatcher.is_asgi.then(|| self.dispatcher.app().clone_ref(py))
     }
 
-    /// Say what has the loop call `hand_in` soon.
-    fn hand_in_by(&self, soon: Py<PyAny>) {
-        let _ = self.line.soon.set(soon);
+    /// Say what has the loop call `hand_in` soon; None when the server has ended, so that nothing holds itself.
+    #[pyo3(signature = (soon))]
+    fn hand_in_by(&self, soon: Option<Py<PyAny>>) {
+        let before = std::mem::replace(&mut *locked(&self.line.soon), soon);
+        drop(before);
     }
 
     /// Hand what has been answered to the engine.
