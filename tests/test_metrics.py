@@ -376,6 +376,7 @@ def test_the_control_socket_is_for_its_owner_alone(start, tmp_path, workers):
     (tmp_path / "over").touch()
     client.join(PATIENCE)
     eventually(lambda: not any(worker["running"] for worker in status()["workers"]), "it has ended")
+    eventually(lambda: any(worker["slow"] for worker in status()["workers"]), "it is among the slow ones")
     [slow] = [slow for worker in status()["workers"] for slow in worker["slow"]]
     assert slow["request"].startswith("GET /until/over")
     assert slow["total"] > 0

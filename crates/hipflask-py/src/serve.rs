@@ -234,6 +234,8 @@ struct PyServer {
     application: Arc<Application>,
     bound: Mutex<Option<server::Bound>>,
     running: Mutex<Option<server::Running<Application>>>,
+    /// Held while the server starts. Waited for detached.
+    starting: Mutex<()>,
     /// The app has prepared to serve, and not been told that it is over.
     has_begun: AtomicBool,
 }
@@ -316,6 +318,7 @@ impl PyServer {
             }),
             bound: Mutex::new(Some(bound)),
             running: Mutex::new(None),
+            starting: Mutex::new(()),
             has_begun: AtomicBool::new(false),
         })
     }
@@ -388,13 +391,23 @@ impl PyServer {
         let application = Arc::clone(&this.application);
         let (dispatcher, line) = (Arc::clone(&application.dispatcher), Arc::clone(&application.line));
         application.dispatcher.serve_later(py, Py::new(py, LaterLine::new(dispatcher, line))?)?;
-        let running = py.detach(move || bound.run(application))?;
+        // What is to be said when descriptors have run out must not need one to be imported.
+        py.import("hipflask.server_log")?;
+        let serving = serving(py)?;
+        // From here on an end of the process waits until the server can be stopped.
+        let starting = locked(&this.starting);
+        serving.call_method1(intern!(py, "stop_at_exit"), (slf,))?;
+        let running = match py.detach(move || bound.run(application)) {
+            Ok(running) => running,
+            Err(error) => {
+                serving.call_method1(intern!(py, "is_stopped"), (slf,))?;
+                return Err(error.into());
+            }
+        };
         let asked = running.clone();
         this.application.reporter.ask_by(Some(Box::new(move || asked.busy())));
         *locked(&this.running) = Some(running);
-        // What is to be said when descriptors have run out must not need one to be imported.
-        py.import("hipflask.server_log")?;
-        serving(py)?.call_method1(intern!(py, "stop_at_exit"), (slf,))?;
+        drop(starting);
         Ok(())
     }
 
@@ -424,6 +437,7 @@ impl PyServer {
         };
         let (grace, wait) = (seconds(grace)?, wait.map(seconds).transpose()?);
         locked(&this.bound).take();
+        py.detach(|| drop(locked(&this.starting)));
         let running = locked(&this.running).clone();
         let begun = Instant::now();
         let ended = running.is_none_or(|running| {
