@@ -122,28 +122,27 @@ soak: build ## Serve a million requests of every kind, and compare memory with t
 long: dev ## Tests that take minutes: ten gibibytes up and down
 	HIPFLASK_LONG_TESTS=1 $(BIN)/python -m pytest -q tests/test_exhaustion.py
 
+# Builds the core with a sanitizer, and puts it beside a copy of the package: (sanitizer, folder).
+define sanitized
+RUSTFLAGS=-Zsanitizer=$(1) cargo +nightly build -Zbuild-std --target x86_64-unknown-linux-gnu -p hipflask-py \
+  --quiet --target-dir $(2)
+rm -rf $(2)/python
+mkdir -p $(2)/python
+cp -r python/hipflask $(2)/python/
+rm -f $(2)/python/hipflask/_core*.so
+cp $(2)/x86_64-unknown-linux-gnu/debug/lib_core.so $(2)/python/hipflask/_core.abi3.so
+endef
+
 # Needs the nightly toolchain with rust-src, and GCC's runtime library.
 ASAN_TESTS ?= tests
 asan: setup ## Build the core with AddressSanitizer, and run the Python tests on it (ASAN_TESTS)
-	RUSTFLAGS=-Zsanitizer=address cargo +nightly build -Zbuild-std --target x86_64-unknown-linux-gnu -p hipflask-py \
-	  --quiet --target-dir target/asan
-	rm -rf target/asan/python
-	mkdir -p target/asan/python
-	cp -r python/hipflask target/asan/python/
-	rm -f target/asan/python/hipflask/_core*.so
-	cp target/asan/x86_64-unknown-linux-gnu/debug/lib_core.so target/asan/python/hipflask/_core.abi3.so
+	$(call sanitized,address,target/asan)
 	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_segv=0 \
 	  PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/target/asan/python $(BIN)/python -m pytest -q -p no:cacheprovider $(ASAN_TESTS)
 
 TSAN_TESTS ?= tests/test_hello.py tests/test_channel.py tests/test_async.py tests/test_websocket.py tests/test_sse.py
 tsan: setup ## The same with ThreadSanitizer (TSAN_TESTS)
-	RUSTFLAGS=-Zsanitizer=thread cargo +nightly build -Zbuild-std --target x86_64-unknown-linux-gnu -p hipflask-py \
-	  --quiet --target-dir target/tsan
-	rm -rf target/tsan/python
-	mkdir -p target/tsan/python
-	cp -r python/hipflask target/tsan/python/
-	rm -f target/tsan/python/hipflask/_core*.so
-	cp target/tsan/x86_64-unknown-linux-gnu/debug/lib_core.so target/tsan/python/hipflask/_core.abi3.so
+	$(call sanitized,thread,target/tsan)
 	gcc -shared -fPIC -fno-builtin -O1 -o target/tsan/memory.so tests/sanitizers/tsan_memory.c
 	LD_PRELOAD="$$(gcc -print-file-name=libtsan.so) $(CURDIR)/target/tsan/memory.so" \
 	  TSAN_OPTIONS=suppressions=$(CURDIR)/tests/sanitizers/tsan.supp:report_signal_unsafe=0:exitcode=66 \

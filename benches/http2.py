@@ -11,7 +11,6 @@ that `run.py` has installed.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from report import HERE, cell, table, write_report
+from report import HERE, cell, keep, table
 
 APPS = HERE / "apps"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -155,10 +154,7 @@ def main() -> None:
     results = measure_http2(options.seconds, options.rounds)
     print("\n".join(http2_section(results)))
     if options.write:
-        whole = json.loads((HERE / "results.json").read_text())
-        whole["http2"] = results
-        (HERE / "results.json").write_text(json.dumps(whole) + "\n")
-        write_report(whole)
+        keep("http2", results)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import statistics
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table, its first column to the left and the others to the right."""
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def keep(name: str, results: dict) -> None:
+    """Put what one script measured into results.json and the report, beside what the others did."""
+    path = HERE / "results.json"
+    whole = json.loads(path.read_text())
+    whole[name] = results
+    path.write_text(json.dumps(whole) + "\n")
+    write_report(whole)
 
 
 def write_report(results: dict) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from peers import HERE, ROOT, Peer, available
+from peers import ROOT, Peer, available
 from servers import LOADGEN, Running, load, request, start
 
 ECHO_CONNECTIONS = 100
@@ -249,12 +249,9 @@ def main() -> None:
     results["note"] = options.note
     print_table(results)
     if not options.quick:
-        from report import write_report
+        from report import keep
 
-        kept = json.loads((HERE / "results.json").read_text())
-        kept["streams"] = results
-        (HERE / "results.json").write_text(json.dumps(kept) + "\n")
-        write_report(kept)
+        keep("streams", results)
 
 
 def raise_file_limit() -> None:

@@ -11,7 +11,6 @@ there.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from http2 import cpu, free_port, running
-from report import HERE, cell, table, write_report
+from report import cell, keep, table
 
 ON_SERVER_CORE, ON_CLIENT_CORE = ["taskset", "-c", "0"], ["taskset", "-c", "1"]
 SIZES = {"tiny": 6, "10 KiB": 10 << 10, "1 MiB": 1 << 20}
@@ -172,10 +171,7 @@ def main() -> None:
     results = measure_tls(options.seconds, options.rounds)
     print("\n".join(tls_section(results)))
     if options.write:
-        whole = json.loads((HERE / "results.json").read_text())
-        whole["tls"] = results
-        (HERE / "results.json").write_text(json.dumps(whole) + "\n")
-        write_report(whole)
+        keep("tls", results)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import http.client
 import time
 
 import brotli
@@ -11,36 +10,12 @@ import httpx
 import pytest
 import zstandard
 from flask import Flask as RealFlask
+from live_server import Server
 
-from hipflask import Flask, Response, _core, make_response, session
+from hipflask import Flask, Response, make_response, session
 
 TEXT = "compressible " * 500
 NOISE = bytes(range(256)) * 8
-
-
-class Server:
-    """A running server and requests to it."""
-
-    def __init__(self, app, **settings) -> None:
-        self._server = _core.Server(app, ["127.0.0.1:0"], settings=settings)
-        self._server.start()
-        host, _, port = self._server.addresses[0].rpartition(":")
-        self._connection = http.client.HTTPConnection(host, int(port), timeout=20)
-
-    def ask(self, path, accept=None, method="GET", **fields):
-        self._connection.putrequest(method, path, skip_accept_encoding=True)
-        if accept is not None:
-            self._connection.putheader("Accept-Encoding", accept)
-        for name, value in fields.items():
-            self._connection.putheader(name.replace("_", "-"), value)
-        self._connection.endheaders()
-        response = self._connection.getresponse()
-        response.data = response.read()
-        return response
-
-    def close(self) -> None:
-        self._connection.close()
-        self._server.stop()
 
 
 def decode(response) -> bytes:

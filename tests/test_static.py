@@ -7,7 +7,6 @@ WSGI applications.
 from __future__ import annotations
 
 import gzip
-import http.client
 import os
 import subprocess
 import sys
@@ -19,32 +18,12 @@ import pytest
 import zstandard
 from flask import Flask as RealFlask
 from flask import send_file as real_send_file
+from live_server import Server
 
 from hipflask import Flask, Response, _core, abort, send_file
 from hipflask.precompress import compressed
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-
-
-class Server:
-    """A running server and requests to it."""
-
-    def __init__(self, app, **settings) -> None:
-        self._server = _core.Server(app, ["127.0.0.1:0"], settings=settings)
-        self._server.start()
-        host, _, port = self._server.addresses[0].rpartition(":")
-        self._connection = http.client.HTTPConnection(host, int(port), timeout=20)
-
-    def ask(self, path, method="GET", **fields):
-        headers = {name.replace("_", "-"): value for name, value in fields.items()}
-        self._connection.request(method, path, headers=headers)
-        response = self._connection.getresponse()
-        response.data = response.read()
-        return response
-
-    def close(self) -> None:
-        self._connection.close()
-        self._server.stop()
 
 
 @pytest.fixture
@@ -111,7 +90,7 @@ def test_a_mounted_directory_is_sent_without_the_application(serve, tree, index)
     for path, text in {**found, **(indexes if index else {})}.items():
         response = server.ask(path)
         assert (response.status, response.data.decode()) == (200, text), path
-        assert server.ask(path, "HEAD").getheader("Content-Length") == str(len(text.encode()))
+        assert server.ask(path, method="HEAD").getheader("Content-Length") == str(len(text.encode()))
         assert server.ask(path, If_None_Match=response.getheader("ETag")).status == 304
     assert server.ask("/assets/a.txt", Range="bytes=2-3").data == b"23"
     others = ["a", "missing", ".env", ".git/config", "out", "fifo", "sub", "../secret", "%2e%2e/secret"]
@@ -120,7 +99,7 @@ def test_a_mounted_directory_is_sent_without_the_application(serve, tree, index)
         response = server.ask(f"/assets/{path}")
         assert response.data not in (b"secret", b"0123456789", b"KEY=1"), path
         assert response.data.startswith(b"view of ") or response.status == 404, path
-    assert server.ask("/assets/a.txt", "POST").status == 405
+    assert server.ask("/assets/a.txt", method="POST").status == 405
     assert server.ask("/assetsa.txt").data == b"view of assetsa.txt"
 
 
@@ -278,7 +257,7 @@ def test_a_response_names_the_file_that_is_its_body(serve, tree, full):
     assert (same.status, same.data, same.getheader("X-Sendfile")) == (304, b"", None)
     part = server.ask("/name/a.txt", Range="bytes=3-4")
     assert (part.status, part.data, part.getheader("Content-Range")) == (206, b"34", "bytes 3-4/10")
-    head = server.ask("/name/a.txt", "HEAD")
+    head = server.ask("/name/a.txt", method="HEAD")
     assert (head.status, head.getheader("Content-Length"), head.data) == (200, "10", b"")
     assert server.ask("/name/%C3%A4.txt").data == b"umlaut"
     for path in ("/url/a.txt", "/url/sub/index.html", "/url/%C3%A4.txt", "/later/a.txt", "/stream/a.txt"):
@@ -348,7 +327,7 @@ def test_a_file_wrapper_sends_the_file(serve, tree, checked):
         assert server.ask("/a.txt?part").data == b"3456"
         response = server.ask("/a.txt")
         assert (response.data, response.getheader("Content-Length")) == (b"0123456789", "10")
-        assert server.ask("/a.txt", "HEAD").getheader("Content-Length") == "10"
+        assert server.ask("/a.txt", method="HEAD").getheader("Content-Length") == "10"
     assert all(file.closed for file in closed)
 
 

@@ -4,13 +4,14 @@ use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hipflask_http::response::CONTINUE;
 use hipflask_http::{BodyDecoder, Error};
 
 use crate::config::Timeouts;
+use crate::locked;
 use crate::spool::{Reader, Spool};
 use crate::transport::Transport;
 
@@ -180,7 +181,7 @@ impl Lender {
 
     /// How many bytes of the body have come.
     pub(crate) fn received(&self) -> u64 {
-        let guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = locked(&self.shared.intake);
         guard.as_ref().map_or(0, |intake| intake.received)
     }
 
@@ -192,7 +193,7 @@ impl Lender {
     /// Ends the loan. Waits, for at most a moment, if another thread is reading just now.
     pub(crate) fn take_back(&self) -> Option<Intake> {
         self.shared.over.store(true, Ordering::Release);
-        self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner).take()
+        locked(&self.shared.intake).take()
     }
 }
 
@@ -222,7 +223,7 @@ impl BodyStream {
     ///
     /// See [`BodyError`]; after the first error each further read gives the same.
     pub fn read(&mut self, into: &mut [u8]) -> Result<usize, BodyError> {
-        let mut guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = locked(&self.shared.intake);
         let intake = guard.as_mut().ok_or(BodyError::Over)?;
         if self.shared.over.load(Ordering::Acquire) {
             return Err(BodyError::Over);
@@ -239,14 +240,14 @@ impl BodyStream {
     ///
     /// As [`BodyStream::read`].
     pub fn try_read(&mut self, into: &mut [u8]) -> Result<Option<usize>, BodyError> {
-        let mut guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = locked(&self.shared.intake);
         guard.as_mut().ok_or(BodyError::Over)?.read(into, Wait::Not)
     }
 
     /// The descriptor that becomes readable when there may be more, and how long the client may take for it; `None`
     /// once the request has been answered.
     pub fn awaited(&self) -> Option<(RawFd, Duration)> {
-        let guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = locked(&self.shared.intake);
         let intake = guard.as_ref()?;
         Some((intake.socket.awaited()?, intake.patience()))
     }
@@ -254,7 +255,7 @@ impl BodyStream {
     /// Reads all of it, unless it is longer than [`AHEAD`] or broken: then what has been read is there to be read
     /// again, before the rest or the error. Blocks.
     pub(crate) fn read_ahead(&mut self) -> Option<Vec<u8>> {
-        let mut guard = self.shared.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = locked(&self.shared.intake);
         let intake = guard.as_mut()?;
         let mut bytes = Vec::new();
         let whole = loop {

@@ -16,7 +16,7 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use crate::conn::Conn;
 use crate::exchange::Notice;
 use crate::handler::Handler;
 use crate::kept::Kept;
+use crate::locked;
 use crate::metrics::{Counter, Gauge, State, Stats};
 use crate::pool::{Done, Job, Pool, StreamJob};
 use crate::reactor::Reactor;
@@ -162,7 +163,7 @@ impl<H: Handler> Engine<H> {
 
     pub(crate) fn stop(&self, grace: Option<Duration>) {
         if let Some(grace) = grace {
-            *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
+            *locked(&self.grace) = grace;
         }
         if let Some(stats) = self.stats() {
             // Before anything else: who sends requests shall send them elsewhere from now on.
@@ -222,7 +223,7 @@ impl<H: Handler> Engine<H> {
     /// The life of a serving thread.
     fn serve(self: Arc<Self>, number: usize, name: &str) {
         let desk = Arc::new(Desk::new(name));
-        self.desks.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&desk));
+        locked(&self.desks).push(Arc::clone(&desk));
         let mut here: Here<H> = Here {
             thread: self.handler.start_thread(),
             attached: None,
@@ -276,10 +277,7 @@ impl<H: Handler> Engine<H> {
                 }
             }
         }
-        self.desks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|desk| !Arc::ptr_eq(desk, &here.desk));
+        locked(&self.desks).retain(|desk| !Arc::ptr_eq(desk, &here.desk));
         self.handler.stop_thread(here.thread);
         self.pool.leave();
     }
@@ -300,18 +298,18 @@ impl<H: Handler> Engine<H> {
 
     /// Gives a connection back to the reactor.
     fn give_back(&self, conn: Link<H>) {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+        locked(&self.inbox).push(conn);
         self.waker.call();
         if self.ended.load(Ordering::SeqCst) {
             // Nobody will look again, and whoever feeds it must hear that it is over.
-            let late = std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
+            let late = std::mem::take(&mut *locked(&self.inbox));
             drop(late);
         }
     }
 
     /// Gives a connection back without waking the leader: another one follows that does.
     fn leave(&self, conn: Link<H>) {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+        locked(&self.inbox).push(conn);
         self.waker.fill();
     }
 

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use hipflask_http::conditional::{self, Outcome, Validators};
 use hipflask_http::range::{self, Ranges};
@@ -19,6 +19,7 @@ use hipflask_http::{Accepted, Coding, RequestHead, date};
 
 use crate::exposed::{self, Files};
 use crate::history::RouteHistory;
+use crate::locked;
 use crate::media;
 use crate::reply::Reply;
 use crate::sys;
@@ -164,7 +165,7 @@ impl Root {
 
     /// The codings in which a file lies beside itself, not older than it.
     fn siblings(&self, relative: &[u8], modified: (i64, i64), now: i64) -> Vec<Coding> {
-        let mut siblings = self.siblings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut siblings = locked(&self.siblings);
         if now.saturating_sub(siblings.second) >= FRESH || siblings.seen.len() > REMEMBERED {
             siblings.seen.clear();
             siblings.second = now;
@@ -258,6 +259,16 @@ impl FileReply {
         }
     }
 
+    /// Which part of the file is asked for, if the condition on it holds.
+    fn ranges(&self, head: &RequestHead, validators: &Validators<'_>, now: i64) -> Ranges {
+        match head.field(b"range") {
+            Some(field) if conditional::range_applies(head, validators, now) => {
+                range::parse(field, self.size)
+            }
+            _ => Ranges::Ignored,
+        }
+    }
+
     /// Writes the response to a request for this file.
     pub(crate) fn answer(mut self, head: &RequestHead, reply: &mut Reply<'_>, files: &Files) {
         if files.precompressed {
@@ -279,13 +290,7 @@ impl FileReply {
             }
             Outcome::Proceed => {}
         }
-        let ranges = match head.field(b"range") {
-            Some(field) if conditional::range_applies(head, &validators, now) => {
-                range::parse(field, self.size)
-            }
-            _ => Ranges::Ignored,
-        };
-        match ranges {
+        match self.ranges(head, &validators, now) {
             Ranges::Ignored => {
                 self.describe(reply, 200, &etag, true);
                 reply.file(self.file, 0, self.size);
@@ -358,13 +363,7 @@ impl FileReply {
             }
             Outcome::Proceed => {}
         }
-        let ranges = match head.field(b"range") {
-            Some(field) if conditional::range_applies(head, &validators, now) => {
-                range::parse(field, self.size)
-            }
-            _ => Ranges::Ignored,
-        };
-        match ranges {
+        match self.ranges(head, &validators, now) {
             Ranges::Ignored => {
                 reply.start(200, None);
                 describe(reply, &[b"content-range"]);

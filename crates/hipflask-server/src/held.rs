@@ -7,7 +7,7 @@
 //!
 //! A request without a deadline has none of this.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use hipflask_http::response::Exchange;
@@ -16,6 +16,7 @@ use crate::body::Revocation;
 use crate::conn::{Conn, Phase};
 use crate::exchange::ConnInfo;
 use crate::history::RouteHistory;
+use crate::locked;
 
 /// Where the request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +81,7 @@ impl<T> Held<T> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     pub(crate) fn deadline(&self) -> Instant {

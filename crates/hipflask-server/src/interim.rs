@@ -7,11 +7,12 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use hipflask_http::Version;
 
 use crate::config::EarlyHints;
+use crate::locked;
 use crate::transport::Transport;
 
 /// Bytes of interim responses that one request may have; further ones are left out. 64 KiB: hundreds of links.
@@ -116,7 +117,7 @@ impl Exchange {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Outbox>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 
     /// Sends an interim response that [`interim`](hipflask_http::response::interim) has written; whether it is on its way.

@@ -1,8 +1,9 @@
 //! Compressed files that are kept in memory, so that each is compressed once.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use crate::locked;
 use hipflask_http::Coding;
 
 /// Files that are remembered, at most, also as not worth it: a name costs some 100 bytes.
@@ -65,7 +66,7 @@ impl Kept {
 
     /// Looks a file up. Of many who ask for one at the same time only the first gets to compress it.
     pub(crate) fn look(self: &Arc<Self>, key: Key) -> Looked {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
         match state.entries.get(&key) {
             Some(Entry::Kept(bytes)) => return Looked::Kept(Arc::clone(bytes)),
             Some(Entry::Claimed | Entry::Useless) => return Looked::Useless,
@@ -109,7 +110,7 @@ impl Claim {
     /// Keeps what came of it; `None` if it was not worth it.
     pub(crate) fn settle(mut self, bytes: Option<Arc<[u8]>>) {
         let Some(key) = self.key.take() else { return };
-        let mut state = self.kept.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.kept.state);
         match bytes {
             // Else it would push all others out and not stay itself.
             Some(bytes) if bytes.len() as u64 > self.kept.room => {
@@ -126,7 +127,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            let mut state = self.kept.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = locked(&self.kept.state);
             state.remove(&key);
             state.order.retain(|other| *other != key);
         }

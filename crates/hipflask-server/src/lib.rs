@@ -43,6 +43,8 @@ mod transport;
 mod waker;
 mod word;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 pub use access_log::{AccessLog, AccessLogConfig, Place, Writer, WriterConfig, check_format};
 pub use body::{Body, BodyError, BodySource, BodyStream};
 pub use client::{Client, Trust, Via};
@@ -64,3 +66,8 @@ pub use running::{Busy, Slow};
 pub use server::{Bound, Running, Server};
 pub use task::{Runner, Task, Work};
 pub use tls::{Certificate, ClientAuth, KeyPair, Tls, TlsError, TlsFiles, TlsInfo, self_signed};
+
+/// Locks; what a thread left that panicked meanwhile is taken as it is.
+fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

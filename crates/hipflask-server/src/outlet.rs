@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use hipflask_http::response::BodyFraming;
 
+use crate::locked;
 use crate::task::Runner;
 use crate::waker::Waker;
 
@@ -497,7 +498,7 @@ impl State {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Lets the leader look, unless it is about to.

@@ -15,6 +15,7 @@ use crate::conn::Conn;
 use crate::engine::Pump;
 use crate::held::Held;
 use crate::history::RouteHistory;
+use crate::locked;
 use crate::metrics::{Gauge, Stats};
 use crate::reactor::Reactor;
 use crate::task::Work;
@@ -128,7 +129,7 @@ impl<T> Pool<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues<T>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.queues)
     }
 
     /// Lets those who ask know how many there are.

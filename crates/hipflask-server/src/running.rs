@@ -4,10 +4,11 @@
 //! would cost every fast request a lock: it leaves an [`InlineCall`] with the reactor, and whoever takes the reactor from it
 //! puts that on its desk. So the desks show every view that has run for longer than a few milliseconds.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::history::RouteHistory;
+use crate::locked;
 use crate::sys;
 
 /// Longer request lines are cut: nobody reads them.
@@ -94,7 +95,7 @@ impl Desk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// A worker calls a view.

@@ -7,10 +7,11 @@ use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::http2::Pipe;
+use crate::locked;
 use crate::sys::Socket;
 use crate::tls::{Greeting, Session};
 
@@ -36,7 +37,7 @@ pub(crate) struct Secure {
 
 impl Secure {
     fn session(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.session)
     }
 }
 

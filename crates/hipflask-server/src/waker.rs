@@ -1,8 +1,9 @@
 //! How other threads tell the leader that there is something to do.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use crate::locked;
 use crate::sys::Bell;
 use crate::task::Work;
 
@@ -55,19 +56,19 @@ impl Waker {
 
     /// Lets the leader look after a connection.
     pub(crate) fn look_after(&self, token: u64) {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+        locked(&self.tokens).push(token);
         self.call();
     }
 
     /// Queues work for the engine.
     pub(crate) fn run(&self, work: Work) {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+        locked(&self.work).push(work);
         self.call();
     }
 
     /// The work that has come since the last time.
     pub(crate) fn take_work(&self, into: &mut impl Extend<Work>) {
-        into.extend(self.work.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
+        into.extend(locked(&self.work).drain(..));
     }
 
     /// Whether something has come that nobody has looked at.
@@ -82,7 +83,7 @@ impl Waker {
 
     /// The connections to look after since the last time.
     pub(crate) fn take_tokens(&self, into: &mut impl Extend<u64>) {
-        into.extend(self.tokens.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
+        into.extend(locked(&self.tokens).drain(..));
     }
 
     /// Tells that the leader is about to wait; false if something has come meanwhile.

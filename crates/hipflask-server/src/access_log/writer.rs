@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::place::{Opened, Place};
+use crate::locked;
 
 /// With so much in the buffer the writer does not wait for more.
 const SOON: usize = 64 * 1024;
@@ -67,7 +68,7 @@ struct State {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 }
 

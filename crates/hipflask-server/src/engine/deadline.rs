@@ -4,7 +4,7 @@
 //! could hear them: the watchdog sets them when it takes the reactor from it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hipflask_http::response::Exchange;
@@ -17,6 +17,7 @@ use crate::exchange::Notice;
 use crate::handler::Handler;
 use crate::held::{Held, Lent, Stage};
 use crate::history::RouteHistory;
+use crate::locked;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::running::{Busy, Desk, Slow, request_line};
 
@@ -139,7 +140,7 @@ impl<H: Handler> Engine<H> {
     }
 
     fn slow(&self, token: u64, now: Instant) -> Option<Result<Busy, Duration>> {
-        let desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
+        let desks = locked(&self.desks);
         desks.iter().find_map(|desk| desk.slow(token, now))
     }
 
@@ -149,7 +150,7 @@ impl<H: Handler> Engine<H> {
 
     /// The views that run.
     pub(crate) fn busy(&self) -> Vec<Busy> {
-        let desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
+        let desks = locked(&self.desks);
         desks.iter().filter_map(|desk| desk.busy()).collect()
     }
 
@@ -172,7 +173,7 @@ impl<H: Handler> Engine<H> {
         match stage {
             Stage::Waits => drop(self.pool.forget(held)),
             Stage::Runs => {
-                let desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
+                let desks = locked(&self.desks);
                 busy = desks.iter().find_map(|desk| desk.answer(token));
                 drop(desks);
                 let (stuck, spawn) = self.pool.lose();

@@ -1,7 +1,7 @@
 //! Requests that are answered later, see [`Deferred`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use hipflask_http::RequestHead;
@@ -12,6 +12,7 @@ use crate::deferred::{Deferred, Owed, Sending, Write};
 use crate::exchange::Notice;
 use crate::handler::{Handler, Request};
 use crate::interim::Outbox;
+use crate::locked;
 use crate::reply::{Answer, Reply, Standing, asked};
 
 use super::deadline::Hold;
@@ -67,7 +68,7 @@ impl<H: Handler> Debt<H> {
     fn fill(&mut self, write: Write<'_>) {
         let spare = &self.engine.standing;
         // Not locked while `write` runs, which may wait for the interpreter.
-        let kept = spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = locked(spare).take();
         let mut standing = kept.unwrap_or_else(|| Standing::new(&self.engine.config));
         standing.refresh();
         self.conn.out.truncate(self.begin);
@@ -86,7 +87,7 @@ impl<H: Handler> Debt<H> {
         if self.answer.is_none() {
             self.conn.out.truncate(self.begin);
         }
-        *spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing);
+        *locked(spare) = Some(standing);
     }
 }
 

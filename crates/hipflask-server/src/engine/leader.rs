@@ -4,8 +4,8 @@
 //! reactor to another thread meanwhile: then there is nothing to give back, and the type says so.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use hipflask_http::response::CONTINUE;
@@ -19,6 +19,7 @@ use crate::exchange::Notice;
 use crate::handler::{Handler, Routed};
 use crate::held::{Lent, Stage};
 use crate::history::{Compressible, Lane, RouteHistory};
+use crate::locked;
 use crate::metrics::Counter;
 use crate::outlet;
 use crate::pool::{Call, StreamJob};
@@ -89,7 +90,7 @@ impl<H: Handler> Engine<H> {
             } else if self.waker.take_call() {
                 self.waker.take_tokens(&mut lead.woken);
                 self.waker.take_work(&mut lead.work);
-                let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut inbox = locked(&self.inbox);
                 lead.returned.extend(inbox.drain(..));
             } else {
                 break;
@@ -828,7 +829,7 @@ impl<H: Handler> Engine<H> {
     /// Brings a stop further; true when nothing is left to do.
     pub(super) fn go_on_stopping(&self, lead: &mut Helm<H>) -> bool {
         let now = Instant::now();
-        let grace = *self.grace.lock().unwrap_or_else(PoisonError::into_inner);
+        let grace = *locked(&self.grace);
         if lead.stopping == Stopping::No {
             lead.stop_listening(self.hand_over.load(Ordering::SeqCst));
             self.notice(&Notice::Closed);

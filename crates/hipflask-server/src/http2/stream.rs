@@ -22,6 +22,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::Counts;
+use crate::locked;
 use crate::sys::Bell;
 use crate::waker::Waker;
 
@@ -60,7 +61,7 @@ impl Wake for Call {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        *self.happened.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *locked(&self.happened) = true;
         self.changed.notify_all();
         if let Some(bell) = self.bell.get() {
             bell.ring();
@@ -148,7 +149,7 @@ impl Pipe {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Whether the client has taken the request back; if not, the leader is told when it does.
@@ -270,7 +271,7 @@ impl Pipe {
 
     /// Blocks until something has happened, at most so long; whether it has.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
-        let happened = self.call.happened.lock().unwrap_or_else(PoisonError::into_inner);
+        let happened = locked(&self.call.happened);
         let (mut happened, _) = self
             .call
             .changed

@@ -10,13 +10,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hipflask_http::{Limits, RequestHead};
 
 use super::board::Board;
 use super::prometheus::content_type;
+use crate::locked;
 use crate::sys::{self, Bell, Event, Interest, Poller, Socket};
 
 /// Open connections, at most; the oldest one makes room. A Prometheus keeps one, a probe opens one each time.
@@ -161,7 +162,7 @@ impl Monitor {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Desk> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 }
 

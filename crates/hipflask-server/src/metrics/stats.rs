@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::board::{Board, Counter, Gauge, Kind, Part, SLOW, Slow, State};
 use crate::exchange::Answered;
+use crate::locked;
 
 /// How long a slow request is remembered.
 const REMEMBER: u64 = 600_000_000_000;
@@ -174,7 +175,7 @@ impl Stats {
             return;
         }
         let Some(block) = self.block else { return };
-        let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slow = locked(&self.slow);
         let is_old = |ended: u64| now.saturating_sub(ended) > REMEMBER;
         for (place, entry) in slow.0.iter_mut().enumerate() {
             if entry.1 != 0 && is_old(entry.1) {
