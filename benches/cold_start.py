@@ -1,25 +1,25 @@
 """How long it takes from starting a server's command to its first answer.
 
+usage: cold_start.py [--seconds S] [--rounds N] [--write]
+
 Starts each server in turn, again and again, asks until it answers, and ends it. Prints the median and the
 fastest start, and the processor time until then, for a Flask application of one view: on Hipflask, in the
-standalone binary if there is one, on gunicorn with Flask, and on uvicorn for a Starlette application.
-
-    python benches/cold_start.py [--times 20] [--binary target/release/hipflask]
+standalone binary if it has been built, on gunicorn with Flask, and on uvicorn for a Starlette application.
 """
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
+from report import cell, measure_part, table
 from servers import TICK, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,9 +49,17 @@ def first_answer(command: list[str], folder: Path, port: int) -> tuple[float, fl
     Returns:
         Milliseconds until the answer, and milliseconds of processor time that all its processes took for it.
     """
+    # All have bytecode of all modules, as installed packages do.
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "cache")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     begin = time.perf_counter()
     server = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         while True:
@@ -83,43 +91,64 @@ def processor_time(session: int) -> float:
     return total / TICK
 
 
-def main() -> None:
-    """Measure all in turn, so that what else the machine does falls on each alike."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--times", type=int, default=20)
-    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/hipflask")
-    options = parser.parse_args()
+def commands() -> dict[str, list[str]]:
+    """What is compared: the command of each, with `{}` for the port."""
     python = [sys.executable, "-m"]
-    commands = {
-        "Hipflask": [*python, "hipflask", "--app", "ours", "run", "--port", "{}"],
-        "Flask on gunicorn": [*python, "gunicorn", "--bind", "127.0.0.1:{}", "theirs:app"],
-        "Flask's development server": [*python, "flask", "--app", "theirs", "run", "--port", "{}"],
-        "Starlette on Hipflask": [*python, "hipflask", "run", "others:app", "--port", "{}"],
-        "Starlette on uvicorn": [*python, "uvicorn", "others:app", "--port", "{}"],
-    }
-    if options.binary.exists():
+    found = {"Hipflask": [*python, "hipflask", "--app", "ours", "run", "--port", "{}"]}
+    binary = ROOT / "target/release/hipflask"
+    if binary.exists():
         os.environ["VIRTUAL_ENV"] = sys.prefix
-        binary = str(options.binary.resolve())
-        commands["Hipflask, the binary"] = [binary, "--app", "ours", "run", "--port", "{}"]
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+        found["Hipflask, the binary"] = [str(binary), "--app", "ours", "run", "--port", "{}"]
+    if find_spec("flask"):
+        found["Flask's development server"] = [*python, "flask", "--app", "theirs", "run", "--port", "{}"]
+        if find_spec("gunicorn"):
+            found["Flask on gunicorn"] = [*python, "gunicorn", "--bind", "127.0.0.1:{}", "theirs:app"]
+    if find_spec("starlette"):
+        found["Starlette on Hipflask"] = [*python, "hipflask", "run", "others:app", "--port", "{}"]
+        if find_spec("uvicorn"):
+            found["Starlette on uvicorn"] = [*python, "uvicorn", "others:app", "--port", "{}"]
+    return found
+
+
+def measure(seconds: float, rounds: int) -> dict:
+    """{server: [{wall, cpu}, ...]}: milliseconds until the first answer of each start, all in turn.
+
+    The number of starts is what fits into `seconds` for each round, were each a quarter of a second.
+    """
+    found: dict = {name: [] for name in commands()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "ours.py").write_text(FLASK.format("hipflask"))
         (folder / "theirs.py").write_text(FLASK.format("flask"))
         (folder / "others.py").write_text(STARLETTE)
-        # The first round writes bytecode, and is not counted.
-        for round_ in range(options.times + 1):
-            for kind, command in commands.items():
+        # The first turn writes bytecode, and is not counted.
+        for turn in range(max(2, round(seconds * 4 * rounds)) + 1):
+            for kind, command in commands().items():
                 port = free_port()
-                measured = first_answer([part.format(port) for part in command], folder, port)
-                if round_:
-                    found[kind].append(measured)
-    print(f"{'':28} {'median':>8} {'fastest':>8} {'processor':>10}   of {options.times}, in ms")
-    for kind, times in found.items():
-        walls, processors = zip(*times, strict=True)
-        middle, fastest, used = statistics.median(walls), min(walls), statistics.median(processors)
-        print(f"{kind:28} {middle:8.0f} {fastest:8.0f} {used:10.0f}")
+                wall, cpu = first_answer([part.format(port) for part in command], folder, port)
+                if turn:
+                    found[kind].append({"wall": wall, "cpu": cpu})
+    return found
+
+
+def section(results: dict) -> list[str]:
+    """The part of the report."""
+    rows = [
+        [
+            kind,
+            cell(runs, "wall", 0),
+            f"{min(run['wall'] for run in runs):.0f}",
+            cell(runs, "cpu", 0),
+        ]
+        for kind, runs in results.items()
+    ]
+    return [
+        "## From the command to the first answer\n",
+        "An application of one view, milliseconds; processor time is that of all processes until the answer."
+        " By `benches/cold_start.py`.\n",
+        table(["server", "median", "fastest", "processor time"], rows),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    measure_part("cold_start", measure, section, seconds=2.0)

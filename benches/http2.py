@@ -10,7 +10,6 @@ that `run.py` has installed.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from report import HERE, cell, keep, table
+from report import HERE, cell, measure_part, table
 
 APPS = HERE / "apps"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -102,10 +101,12 @@ def load(scheme: str, port: int, options: list[str], seconds: int) -> int:
     return int(found[1]) if found else 0
 
 
-def measure_http2(seconds: float, rounds: int) -> dict:
+def measure(seconds: float, rounds: int) -> dict:
     """{load: {server: [{cpu, rate}, ...]}}: CPU µs of the server for each request, and how many a second."""
     from hipflask.tls import adhoc_files
 
+    if not shutil.which("h2load"):
+        return {}
     cert, key = adhoc_files()
     length = max(1, round(seconds))
     results: dict = {what: {} for what in LOADS}
@@ -128,10 +129,8 @@ def measure_http2(seconds: float, rounds: int) -> dict:
     return results
 
 
-def http2_section(results: dict | None) -> list[str]:
+def section(results: dict) -> list[str]:
     """The part of the report."""
-    if not results:
-        return []
     rows = [
         [what, server, cell(runs, "cpu", 1), cell(runs, "rate", 0)]
         for what, found in results.items()
@@ -144,18 +143,5 @@ def http2_section(results: dict | None) -> list[str]:
     ]
 
 
-def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="put it into RESULTS.md")
-    options = parser.parse_args()
-    results = measure_http2(options.seconds, options.rounds)
-    print("\n".join(http2_section(results)))
-    if options.write:
-        keep("http2", results)
-
-
 if __name__ == "__main__":
-    main()
+    measure_part("http2", measure, section, seconds=3.0)

@@ -1,13 +1,19 @@
-"""Turn the measurements of run.py into RESULTS.md and results.svg."""
+"""Turn the measurements of run.py, and of the scripts beside it, into RESULTS.md and results.svg."""
 
 from __future__ import annotations
 
+import argparse
 import html
+import importlib
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+#: The scripts that are a part of the report: each has `measure(seconds, rounds)`, and `section(results)`,
+#: which gives lines of Markdown from what that returned.
+PARTS = ("http2", "tls", "static", "workers", "cold_start", "restart")
 
 
 def median_and_spread(runs: list[dict], key: str) -> tuple[float, float] | None:
@@ -35,21 +41,33 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
 
-def keep(name: str, results: dict) -> None:
-    """Put what one script measured into results.json and the report, beside what the others did."""
-    path = HERE / "results.json"
-    whole = json.loads(path.read_text())
-    whole[name] = results
-    path.write_text(json.dumps(whole) + "\n")
-    write_report(whole)
+def measure_part(
+    name: str, measure: Callable[[float, int], dict], section: Callable[[dict], list[str]], seconds: float
+) -> None:
+    """The command line of a script that is a part of the report: measure, print, and write if asked to.
+
+    Args:
+        name: The script's, as in `PARTS`.
+        measure, section: The script's.
+        seconds: How long each measurement takes if nothing else is said.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=seconds, help="length of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="put it into RESULTS.md")
+    options = parser.parse_args()
+    results = measure(options.seconds, options.rounds)
+    print("\n".join(section(results)))
+    if options.write:
+        path = HERE / "results.json"
+        whole = json.loads(path.read_text())
+        whole[name] = results
+        path.write_text(json.dumps(whole) + "\n")
+        write_report(whole)
 
 
 def write_report(results: dict) -> None:
     """Write RESULTS.md and results.svg from what run.py measured."""
-    # They import from here.
-    from http2 import http2_section
-    from tls import tls_section
-
     workloads = results["workloads"]
     main = [name for name in workloads if not name.startswith("latency")]
     servers = list(results["versions"])
@@ -97,21 +115,18 @@ def write_report(results: dict) -> None:
                 if "classes" in result
             ],
         ),
-        "## Memory and start\n",
-        table(
-            ["server", "start to first answer, ms"],
-            [[name, f"{value:.0f}"] for name, value in results["first_answer_ms"].items()],
-        ),
     ]
-    parts += streams(results.get("streams"))
-    parts += http2_section(results.get("http2"))
-    parts += tls_section(results.get("tls"))
     for name, memory in results["memory"].items():
         parts.append(
+            "## Memory\n\n"
             f"{name}: {memory['rest_mib']:.1f} MiB resident after the benchmark, "
             f"{memory['idle_connection_bytes']:,.0f} bytes more for each of 10,000 idle keep-alive"
             " connections.\n"
         )
+    parts += streams(results.get("streams"))
+    for part in PARTS:
+        if part in results:
+            parts += importlib.import_module(part).section(results[part])
     parts += [
         "## Versions\n",
         table(

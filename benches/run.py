@@ -11,11 +11,11 @@ requests answered.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
 import random
-import shutil
 import socket
 import statistics
 import subprocess
@@ -24,12 +24,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from http2 import measure_http2
 from peers import HERE, PEERS, ROOT, available
-from report import write_report
+from report import PARTS, write_report
 from servers import Running, load, request, start
 from streams import measure_streams, raise_file_limit
-from tls import measure_tls
 
 
 def workload_requests() -> dict[str, list[bytes]]:
@@ -194,7 +192,6 @@ def main() -> None:
             results = {
                 "machine": machine(),
                 "versions": {server.peer.name: server.peer.version() for server in servers},
-                "first_answer_ms": {server.peer.name: server.first_answer * 1e3 for server in servers},
                 "workloads": measure_workloads(servers, folder, options),
                 "mixes": measure_mixes(servers, folder, options),
                 "memory": {
@@ -216,13 +213,14 @@ def main() -> None:
                     print(f"{workload:28} {server_name:30} {cost:8.1f} µs {rate:9.0f}/s")
                 else:
                     print(f"{workload:28} {server_name:30} {runs[0].get('error')}")
-        print(json.dumps({key: results[key] for key in ("mixes", "memory", "first_answer_ms")}, indent=1))
+        print(json.dumps({key: results[key] for key in ("mixes", "memory")}, indent=1))
         return
     if not options.only and not options.workloads:
         results["streams"] = measure_streams(options.seconds, options.rounds)
-        if shutil.which("h2load"):
-            results["http2"] = measure_http2(options.seconds, options.rounds)
-            results["tls"] = measure_tls(options.seconds, options.rounds)
+        for part in PARTS:
+            found = importlib.import_module(part).measure(options.seconds, options.rounds)
+            if found:
+                results[part] = found
     (HERE / "results.json").write_text(json.dumps(results) + "\n")
     write_report(results)
 

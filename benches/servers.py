@@ -36,7 +36,6 @@ class Running:
     peer: Peer
     process: subprocess.Popen[bytes]
     port: int
-    first_answer: float
 
     def pids(self) -> list[int]:
         """The server's processes, children included."""
@@ -88,7 +87,6 @@ def start(peer: Peer, log: Path) -> Running:
             (APPS / "nginx.conf").read_text().replace("8999", str(port)).replace("root .", f"root {APPS}")
         )
         line[line.index("-c") + 1] = str(config)
-    began = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
             ["taskset", "-c", "0", *line],
@@ -102,7 +100,7 @@ def start(peer: Peer, log: Path) -> Running:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/plain", timeout=5) as answer:
                 answer.read()
-                return Running(peer, process, port, time.perf_counter() - began)
+                return Running(peer, process, port)
         except OSError:
             time.sleep(0.005)
             if process.poll() is not None:

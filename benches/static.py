@@ -1,6 +1,6 @@
 """Print what files cost beside nginx: small, large, compressed beforehand and when asked for.
 
-usage: static.py [--seconds S] [--rounds N]
+usage: static.py [--seconds S] [--rounds N] [--write]
 
 Each server has core 0 and the load generator core 1, over 64 keep-alive connections (8 for the large file).
 Rounds are interleaved. CPU µs per request is what the server's process used, as the kernel counts it; a load
@@ -9,10 +9,9 @@ generator that is slower than the server does not change it.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import random
-import statistics
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import urllib.request
 from pathlib import Path
 
 from peers import ROOT, Peer
+from report import cell, measure_part, median_and_spread, table
 from servers import CONNECTIONS, Running, free_port, load, request
 
 NGINX = """
@@ -99,46 +99,52 @@ def start(name: str, folder: Path) -> Running:
     for _ in range(2000):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/assets/small.css", timeout=5).read()
-            return Running(Peer(name, line, []), process, port, 0.0)
+            return Running(Peer(name, line, []), process, port)
         except OSError:
             time.sleep(0.01)
     raise SystemExit((folder / f"{name}.log").read_text())
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+def measure(seconds: float, rounds: int) -> dict:
+    """{row: {server: [{cpu, rate}, ...]}}: CPU µs of the server for each answer, and how many a second."""
+    results: dict = {}
+    if not shutil.which("nginx"):
+        return results
     subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "loadgen"], cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
         write_files(folder / "files")
         servers = [start(server, folder) for server in ("Hipflask", "nginx")]
-        results: dict = {}
         try:
-            for turn in range(options.rounds + 1):
+            for turn in range(rounds + 1):
                 for row, (path, fields, connections) in ROWS.items():
                     file = folder / "request.http"
                     file.write_bytes(request("GET", path, fields=fields))
                     for server in servers:
-                        seconds = options.seconds if turn else 0.5
-                        result = load(server, [(1, file)], seconds, connections=connections)
+                        length = seconds if turn else 0.5
+                        result = load(server, [(1, file)], length, connections=connections)
                         if turn:
-                            results.setdefault((row, server.peer.name), []).append(result)
+                            results.setdefault(row, {}).setdefault(server.peer.name, []).append(result)
         finally:
             for server in servers:
                 server.stop()
-    print(f"{'':32}{'Hipflask':>20}{'nginx':>20}{'ratio':>8}   (CPU µs per request)")
-    for row in ROWS:
-        costs = [
-            statistics.median(result["cpu"] for result in results[row, server.peer.name])
-            for server in servers
-        ]
-        print(f"{row:32}{costs[0]:20.1f}{costs[1]:20.1f}{costs[0] / costs[1]:8.2f}")
+    return results
+
+
+def section(results: dict) -> list[str]:
+    """The part of the report."""
+    rows = []
+    for row, found in results.items():
+        ours, theirs = (median_and_spread(found[name], "cpu") for name in ("Hipflask", "nginx"))
+        ratio = f"{ours[0] / theirs[0]:.2f}" if ours and theirs else ""
+        rows.append([row, *(cell(found[name], "cpu", 1) for name in ("Hipflask", "nginx")), ratio])
+    return [
+        "## Files beside nginx\n",
+        "CPU µs per answer; nginx with `sendfile` and its cache of open files. By `benches/static.py`.\n",
+        table(["", "Hipflask", "nginx", "ratio"], rows),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    measure_part("static", measure, section, seconds=2.0)

@@ -10,7 +10,6 @@ there.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from http2 import cpu, free_port, running
-from report import cell, keep, table
+from report import cell, measure_part, table
 
 ON_SERVER_CORE, ON_CLIENT_CORE = ["taskset", "-c", "0"], ["taskset", "-c", "1"]
 SIZES = {"tiny": 6, "10 KiB": 10 << 10, "1 MiB": 1 << 20}
@@ -108,9 +107,11 @@ def measured(pid: int, result: dict[str, float]):
         result |= {"cpu": used / result["count"] * 1e6, "rate": result["count"] / took}
 
 
-def measure_tls(seconds: float, rounds: int) -> dict:
+def measure(seconds: float, rounds: int) -> dict:
     """{key: {what: {server: [{cpu, rate}, ...]}}}: CPU µs of the server for each, and how many a second."""
     results: dict = {}
+    if not (shutil.which("h2load") and shutil.which("openssl")):
+        return results
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         # What nginx's worker reads is read by another user.
@@ -143,10 +144,8 @@ def measure_tls(seconds: float, rounds: int) -> dict:
     return results
 
 
-def tls_section(results: dict | None) -> list[str]:
+def section(results: dict) -> list[str]:
     """The part of the report."""
-    if not results:
-        return []
     rows = [
         [what, kind if "body" not in what else "", server, cell(runs, "cpu", 1), cell(runs, "rate", 0)]
         for kind, loads in results.items()
@@ -161,18 +160,5 @@ def tls_section(results: dict | None) -> list[str]:
     ]
 
 
-def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="put it into RESULTS.md")
-    options = parser.parse_args()
-    results = measure_tls(options.seconds, options.rounds)
-    print("\n".join(tls_section(results)))
-    if options.write:
-        keep("tls", results)
-
-
 if __name__ == "__main__":
-    main()
+    measure_part("tls", measure, section, seconds=2.0)

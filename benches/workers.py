@@ -1,8 +1,8 @@
 """Print how much more two workers do than one, and how evenly connections are spread over workers.
 
-usage: workers.py [--seconds S] [--rounds N]
+usage: workers.py [--seconds S] [--rounds N] [--write]
 
-The view computes for about a millisecond, so that the load generator, which shares the cores, hardly counts.
+The view computes for half a millisecond, so that the load generator, which shares the cores, hardly counts.
 Rounds are interleaved. The spread is that of 64 connections that are opened one after the other and kept,
 over two and four workers; beside it that of 64 connections over sockets with SO_REUSEPORT, which the kernel
 chooses by a hash of the addresses.
@@ -10,7 +10,6 @@ chooses by a hash of the addresses.
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
@@ -24,6 +23,8 @@ import tempfile
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from report import measure_part, table
 
 ROOT = Path(__file__).resolve().parent.parent
 LOADGEN = ROOT / "target/release/loadgen"
@@ -111,29 +112,42 @@ def spread_by_hash(workers: int) -> list[int]:
     return sorted(found)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+def measure(seconds: float, rounds: int) -> dict:
+    """{"rates": [[with one worker, with two], ...], "spread": {workers: {way: [[connections], ...]}}}."""
     subprocess.run(["cargo", "build", "--release", "--quiet", "-p", "loadgen"], cwd=ROOT, check=True)
+    spreads: dict = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "app.py").write_text(APP)
         for workers in (2, 4):
             with server(folder, workers) as port:
-                runs = [spread(port) for _ in range(options.rounds)]
-            hashed = [spread_by_hash(workers) for _ in range(options.rounds)]
-            print(f"{CONNECTIONS} connections over {workers} workers: {runs}; by SO_REUSEPORT: {hashed}")
-        ratios = []
+                spreads[workers] = {
+                    "shared listener": [spread(port) for _ in range(rounds)],
+                    "SO_REUSEPORT": [spread_by_hash(workers) for _ in range(rounds)],
+                }
         with server(folder, 1) as one, server(folder, 2) as two:
-            for _ in range(options.rounds):
-                single, double = (rate(port, folder, options.seconds) for port in (one, two))
-                ratios.append(double / single)
-                print(f"one worker {single:.0f}/s, two {double:.0f}/s")
-    print(f"two workers do {statistics.median(ratios):.2f} times as much as one, on {os.cpu_count()} cores")
+            rates = [[rate(port, folder, seconds) for port in (one, two)] for _ in range(rounds)]
+    return {"rates": rates, "spread": spreads, "cores": os.cpu_count()}
+
+
+def section(results: dict) -> list[str]:
+    """The part of the report."""
+    ratios = [double / single for single, double in results["rates"]]
+    rows = [
+        [str(workers), way, "; ".join(", ".join(map(str, run)) for run in runs)]
+        for workers, ways in results["spread"].items()
+        for way, runs in ways.items()
+    ]
+    return [
+        "## Workers\n",
+        f"Two workers answer {statistics.median(ratios):.2f} times (rounds: {min(ratios):.2f} to"
+        f" {max(ratios):.2f}) as many requests a second as one, for a view that computes for half a"
+        f" millisecond, on {results['cores']} cores which the load generator shares. By `benches/workers.py`;"
+        f" so are the numbers of connections that each worker gets of {CONNECTIONS} that are opened one after"
+        " the other and kept.\n",
+        table(["workers", "by", "connections of each, in several runs"], rows),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    measure_part("workers", measure, section, seconds=3.0)
