@@ -49,6 +49,8 @@ MODULES = {
         "hosting",
         "asgi",
         "asgi_app",
+        "asgi_connection",
+        "asgi_websocket",
         "supervisor",
         "worker",
         "listening",

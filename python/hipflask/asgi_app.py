@@ -2,8 +2,8 @@
 
 `app.asgi_app` is one: `uvicorn module:app.asgi_app`. Each request is answered by `wsgi_app` in a thread of
 its own; coroutine functions and async iterators of the app run on the server's loop. The functions of
-`before_serving`, `while_serving` and `after_serving` are the lifespan. There are no WebSockets: they need
-Hipflask's own server.
+`before_serving`, `while_serving` and `after_serving` are the lifespan. WebSockets are those of
+`hipflask.asgi_websocket`.
 
 Implements: ASGI 3.0, HTTP specification 2.3, lifespan 2.0.
 """
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from .app import Flask
+    from .asgi_websocket import WebSockets
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -42,6 +43,7 @@ class AsgiApp:
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._room: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
+        self._websockets: WebSockets | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or live through the lifespan.
@@ -57,23 +59,31 @@ class AsgiApp:
         elif kind == "lifespan":
             await self._live(receive, send)
         elif kind == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1011, "reason": "no WebSockets on this server"})
+            if self._websockets is None:
+                from .asgi_websocket import WebSockets
+
+                self._websockets = WebSockets(self._app)
+            await self._websockets.serve(self._threads(), scope, receive, send)
         else:
             raise ValueError(f"A scope of type {kind!r} is not known.")
+
+    def _threads(self) -> asyncio.Semaphore:
+        """Bounds the threads that the running loop's requests hold."""
+        loop = asyncio.get_running_loop()
+        if self._room is None or self._room[0] is not loop:
+            self._room = loop, asyncio.Semaphore(THREADS)
+        return self._room[1]
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         from .loop import Visit
 
         loop = asyncio.get_running_loop()
-        if self._room is None or self._room[0] is not loop:
-            self._room = loop, asyncio.Semaphore(THREADS)
         body = _Body(loop, receive)
         response = _Response(loop, send, scope["method"] == "HEAD")
         environ = environ_of(scope, io.BufferedReader(body))
         if "http.response.early_hint" in (scope.get("extensions") or ()):
             environ["wsgi.early_hints"] = response.hint
-        async with self._room[1]:
+        async with self._threads():
             try:
                 await Visit(loop).call(self._run, environ, response)
             except _Gone:
@@ -196,27 +206,31 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
 
 
 class _Response:
-    """A response, made by a thread and sent by the loop."""
+    """A response, made by a thread and sent by the loop. `kind` begins the names of its messages."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, send: Send, is_head: bool) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, send: Send, is_head: bool, kind: str = "http.response"
+    ) -> None:
         self._loop = loop
         self._send = send
+        self._kind = kind
         self._is_head = is_head
         self._head: Message | None = None
         self._collected: list[bytes] = []
         self._is_whole = False
-        self._sent = False
+        #: Whether its head is on its way.
+        self.sent = False
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """WSGI's `start_response`."""
-        if exc_info is not None and self._sent:
+        if exc_info is not None and self.sent:
             raise exc_info[1]
         if exc_info is None and self._head is not None:
             raise AssertionError("start_response was called twice without exc_info")
         fields = [(name.lower().encode("latin1"), value.encode("latin1")) for name, value in headers]
         length = next((value for name, value in fields if name == b"content-length"), b"")
         self._is_whole = self._is_head or (length.isdigit() and int(length) <= _WHOLE_MOST)
-        self._head = {"type": "http.response.start", "status": int(status[:3]), "headers": fields}
+        self._head = {"type": f"{self._kind}.start", "status": int(status[:3]), "headers": fields}
         return self.give
 
     def hint(self, headers: list[tuple[str, str]]) -> bool:
@@ -241,18 +255,22 @@ class _Response:
             except OSError as error:
                 raise _Gone(str(error)) from error
 
+    def collect(self, piece: bytes) -> None:
+        """Keep a piece until the end."""
+        self._collected.append(piece)
+
     async def finish(self) -> None:
         """Send what has not been sent."""
         await self._begin()
-        await self._send({"type": "http.response.body", "body": b"".join(self._collected)})
+        await self._send({"type": f"{self._kind}.body", "body": b"".join(self._collected)})
 
     async def _send_piece(self, piece: bytes) -> None:
         await self._begin()
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._send({"type": f"{self._kind}.body", "body": piece, "more_body": True})
 
     async def _begin(self) -> None:
-        if not self._sent:
+        if not self.sent:
             if self._head is None:
                 raise AssertionError("the application did not call start_response")
-            self._sent = True
+            self.sent = True
             await self._send(self._head)

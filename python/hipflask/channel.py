@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._core import Membership
+    from .asgi_connection import Membership as MemberElsewhere
     from .websocket import AsyncWebSocket, WebSocket
 
 # Bytes that may wait for a slow subscriber before it is cut off: some hundred events of a chat.
@@ -57,6 +58,10 @@ class Channel:
         self.name = name
         self.heartbeat = heartbeat
         self._core = ChannelCore(history, queue)
+        self._queue = queue
+        # WebSockets that servers of others hold, and how many of them were cut off.
+        self._members: dict[int, MemberElsewhere] = {}
+        self._lagged = 0
 
     def publish(self, data: Any = None, event: str | None = None, id: str | int | None = None) -> int:
         """Give an event to all subscribers, and return at once.
@@ -72,7 +77,22 @@ class Channel:
         Raises:
             ValueError: For a name or an id with a line break, or an event of nothing at all.
         """
-        return self._core.publish(text_of(data), event, _id_of(id))
+        text = text_of(data)
+        reached = self._core.publish(text, event, _id_of(id))
+        if self._members:
+            reached += self._tell(text)
+        return reached
+
+    def _tell(self, text: str | None) -> int:
+        """Give data to the WebSockets that servers of others hold; give how many took it."""
+        reached = 0
+        for member in tuple(self._members.values()):
+            # An event without data is nothing to a WebSocket.
+            if text is None or member.take(text):
+                reached += 1
+            else:
+                self._lagged += 1
+        return reached
 
     def stream(
         self,
@@ -137,11 +157,11 @@ class Channel:
     @property
     def dropped(self) -> int:
         """How many subscribers were cut off, since they did not take their events in time."""
-        return self._core.counts()[2]
+        return self._core.counts()[2] + self._lagged
 
     def __len__(self) -> int:
         """How many subscribers there are."""
-        return self._core.counts()[0]
+        return self._core.counts()[0] + len(self._members)
 
     def __bool__(self) -> bool:
         return True

@@ -5,7 +5,8 @@
 holds the connection. The view takes messages and sends some. The connection opens when the view first uses
 it; until then hooks and view may answer with an HTTP error instead.
 
-Implements: RFC 6455 with permessage-deflate (RFC 7692), on Hipflask's own server only.
+Implements: RFC 6455 with permessage-deflate (RFC 7692), on Hipflask's own server. On the ASGI servers
+of others the protocol is theirs: see `hipflask.asgi_websocket`.
 """
 
 from __future__ import annotations
@@ -349,7 +350,8 @@ class WebSocket(_Socket):
 
     def _handler_failed(self, error: BaseException) -> None:
         """End the connection after an error in `on_message` or `on_close`. Called by the engine."""
-        if self._fail(error):
+        if self._fail(error) or isinstance(error, HTTPException):
+            # What aborts a view is no error of the app's either.
             return
         from . import signals
 
@@ -492,7 +494,7 @@ def _request() -> Request:
 def _handshake(request: Request) -> Handshake:
     handshake: Handshake | None = request.environ.get("hipflask.websocket")
     if handshake is None:
-        raise exceptions.NotImplemented("WebSockets need Hipflask's own server.")
+        raise exceptions.NotImplemented("WebSockets need Hipflask's own server, or an ASGI server.")
     refusal = handshake.refusal
     if refusal is not None:
         from .wrappers import Response

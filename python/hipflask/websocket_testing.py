@@ -104,10 +104,27 @@ class WebSocketTestSession:
             self.headers.add(name, value)
         status = int(first.split(" ")[1])
         if status != 101:
-            while len(rest) < int(self.headers.get("Content-Length", "0")):
-                rest += self._receive()
-            raise WebSocketRefused(status, self.headers, rest)
+            raise WebSocketRefused(status, self.headers, self._rest_of_body(rest))
         return rest
+
+    def _rest_of_body(self, data: bytes) -> bytes:
+        """Receive the body of a refusal, of which `data` has come."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            while len(data) < int(self.headers.get("Content-Length", "0")):
+                data += self._receive()
+            return data
+        body = b""
+        while True:
+            while b"\r\n" not in data:
+                data += self._receive()
+            line, _, data = data.partition(b"\r\n")
+            size = int(line, 16)
+            while len(data) < size + 2:
+                data += self._receive()
+            if not size:
+                return body
+            body += data[:size]
+            data = data[size + 2 :]
 
     @property
     def subprotocol(self) -> str | None:

@@ -111,6 +111,26 @@ pub(crate) fn push(
         },
         None => Slot::Own,
     };
+    push_with(py, app, request, sessions, shared)
+}
+
+/// As [`push`], with an app context and a `g` of its own in any case.
+pub(crate) fn push_alone(
+    py: Python<'_>,
+    app: &Bound<'_, PyAny>,
+    request: &Bound<'_, PyAny>,
+    sessions: Option<&Arc<CookieSessions>>,
+) -> PyResult<(Py<Frame>, Token)> {
+    push_with(py, app, request, sessions, Slot::Own)
+}
+
+fn push_with(
+    py: Python<'_>,
+    app: &Bound<'_, PyAny>,
+    request: &Bound<'_, PyAny>,
+    sessions: Option<&Arc<CookieSessions>>,
+    shared: Slot,
+) -> PyResult<(Py<Frame>, Token)> {
     let bare = Bare {
         app: app.clone().unbind(),
         request: request.clone().unbind(),

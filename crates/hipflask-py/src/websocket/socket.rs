@@ -348,7 +348,8 @@ impl Handler {
         let app = self.dispatcher.app().bind(py);
         let hooks = self.dispatcher.hooks();
         let sessions = hooks.and_then(|hooks| hooks.cookie_sessions.as_ref());
-        let (frame, token) = context::push(py, app, self.request.bind(py), sessions)?;
+        // The first messages are handled while the view's context is still there.
+        let (frame, token) = context::push_alone(py, app, self.request.bind(py), sessions)?;
         let ran = run();
         let error = ran.as_ref().err().map(|error| error.value(py).clone().into_any());
         let failed = match &ran {
