@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import logging
 import socket
+import sys
 import threading
 from typing import Any
 
@@ -371,6 +372,47 @@ def test_connections_are_kept(serve):
         client.request("POST", "/", body=b"unread" * 10)
         assert client.getresponse().read() == b"x"
     client.close()
+
+
+async def _waits_in_vain():
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("heeds", [False, True], ids=["awaits something else", "watches the client"])
+def test_a_late_task_is_told_that_its_client_has_gone_and_cancelled_in_the_end(heeds, monkeypatch, caplog):
+    monkeypatch.setattr("hipflask.asgi._LATE_SECONDS", PATIENCE if heeds else 0.05)
+    told: list[Any] = []
+    ended = threading.Event()
+
+    async def app(scope, receive, send):
+        try:
+            assert (await receive())["type"] == "http.request"
+            watch = asyncio.ensure_future(receive())
+            if heeds:
+                told.append(await watch)
+            else:
+                await _waits_in_vain()
+        except asyncio.CancelledError:
+            told.append(await watch)
+            with pytest.raises(ConnectionResetError):
+                await send({"type": "http.response.start", "status": 200})
+            raise
+        finally:
+            told.append(sys.exc_info()[0])
+            ended.set()
+
+    server = _core.Server(Host(app, lifespan="off"), ["127.0.0.1:0"], settings={"request_timeout": 0.1})
+    server.start()
+    try:
+        answer = httpx.get(f"http://{server.addresses[0]}/late", timeout=PATIENCE)
+        assert (answer.status_code, answer.text) == (504, "the request took longer than it may")
+        assert ended.wait(PATIENCE)
+    finally:
+        assert server.stop(0, PATIENCE)
+    assert told == [{"type": "http.disconnect"}, None if heeds else asyncio.CancelledError]
+    (record,) = caplog.records
+    assert "GET /late was answered with 504" in record.getMessage()
+    assert ("await watch" if heeds else "in _waits_in_vain") in record.getMessage()
 
 
 # Lifespan.

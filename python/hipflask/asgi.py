@@ -42,6 +42,8 @@ _WAITING_MOST = 65_536
 _BREAK_SECONDS = 5.0
 # How long the application gets to end once its requests have been cut off.
 _LAST_SECONDS = 2.0
+# How long a task whose request was late has between `http.disconnect` and being cancelled.
+_LATE_SECONDS = 1.0
 _VERSIONS = {"version": "3.0", "spec_version": "2.3"}
 _LIFESPAN_VERSIONS = {"version": "3.0", "spec_version": "2.0"}
 
@@ -128,6 +130,7 @@ class Requests:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, line: LaterLine, host: Host) -> None:
+        self._loop = loop
         self._line = line
         self._host = host
         self._open: dict[int, _Http | _Socket] = {}
@@ -167,10 +170,25 @@ class Requests:
         """The task that answers a request, if it has had to wait."""
         return self._tasks.get(token)
 
-    def _gone(self, token: int) -> None:
+    def note_late(self, token: int) -> None:
+        """Note that a request has been answered by its deadline, before that is told as its client's leaving.
+
+        Called by the thread that has written down where the task is.
+        """
         request = self._open.get(token)
         if request is not None:
-            request.leave()
+            request.is_late = True
+
+    def _gone(self, token: int) -> None:
+        request = self._open.get(token)
+        if request is None:
+            return
+        request.leave()
+        task = self._tasks.get(token)
+        if request.is_late and task is not None:
+            # It hears of it first, as it does of clients that leave, and may end by itself.
+            timer = self._loop.call_later(_LATE_SECONDS, task.cancel)
+            task.add_done_callback(lambda task: timer.cancel())
 
 
 class _Response:
@@ -264,6 +282,9 @@ class _Response:
 class _Http:
     """One HTTP request."""
 
+    #: It was answered by its deadline.
+    is_late = False
+
     def __init__(self, exchange: AsgiExchange, host: Host) -> None:
         self._exchange = exchange
         self._host = host
@@ -347,6 +368,9 @@ class _Http:
 
 class _Socket:
     """One WebSocket."""
+
+    #: Its handshake was answered by its deadline.
+    is_late = False
 
     def __init__(self, exchange: AsgiExchange, host: Host) -> None:
         self._exchange = exchange

@@ -59,6 +59,8 @@ def tell(
     outcome = "has run for" if answered is None else f"was answered with {answered} after"
     tail = f", where it is at:\n{stack}" if stack else "; it has returned meanwhile"
     server_logger().warning("%s %s %.1f s%s%s", about, outcome, took, where, tail)
+    if answered is not None and thread is None:
+        _note_late(line, token)
 
 
 def stack_of(frame: FrameType) -> str:
@@ -83,6 +85,16 @@ def _stack_of_coroutine(line: LaterLine | None, token: int) -> tuple[str, str]:
     # Not awaiting anything: it runs at this moment, or waits for something that does.
     frame = sys._current_frames().get(shared._thread.ident or 0)
     return " on the event loop, which is busy", "" if frame is None else stack_of(frame)
+
+
+def _note_late(line: LaterLine | None, token: int) -> None:
+    """Let the request of an ASGI application know why it ends, now that its stack is written down."""
+    from . import loop
+
+    exchanges: Any = loop._exchanges.get(line) if line is not None else None
+    note = getattr(exchanges, "note_late", None)
+    if note is not None:
+        note(token)
 
 
 def _running_task(shared: Any) -> Task[Any] | None:
