@@ -394,8 +394,9 @@ def test_a_late_task_is_told_that_its_client_has_gone_and_cancelled_in_the_end(h
                 await _waits_in_vain()
         except asyncio.CancelledError:
             told.append(await watch)
+            await send({"type": "http.response.start", "status": 200})
             with pytest.raises(ConnectionResetError):
-                await send({"type": "http.response.start", "status": 200})
+                await send({"type": "http.response.body", "body": b"late"})
             raise
         finally:
             told.append(sys.exc_info()[0])
