@@ -1,5 +1,5 @@
 """`python -m hipflask`: the command line."""
 
-from .cli import main
+from .fast_start import main
 
 main()

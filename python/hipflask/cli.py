@@ -7,30 +7,31 @@ and so on.
 
 from __future__ import annotations
 
-import ast
-import inspect
 import os
-import re
 import sys
-import traceback
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from .bundle import bundle_command
+from .fast_start import DOTENV_FILES, dotenv_file, may_have_plugins, serve_settings, version_lines
 from .globals import current_app
-from .helpers import get_debug_flag, get_load_dotenv
+from .helpers import get_debug_flag
+from .locating import ScriptInfo as ScriptInfo
+from .locating import app_of_file as app_of_file
+from .locating import find_app_by_string as find_app_by_string
+from .locating import find_best_app as find_best_app
+from .locating import locate_app as locate_app
+from .locating import prepare_import as prepare_import
 from .precompress import compress_command
 from .setting_options import RunCommand, setting_options, settings_of, want_one_process, where
-from .setting_types import SettingError
 from .settings import Settings
 from .top import top_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import FunctionType, ModuleType
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -46,180 +47,13 @@ class NoAppException(click.UsageError):
     found: Any = None
 
 
-# Finding the application.
-
-
-def _is_app(value: object) -> TypeGuard[Flask]:
-    from .app import Flask
-
-    return isinstance(value, Flask)
-
-
-def find_best_app(module: ModuleType) -> Flask:
-    """Find the application in a module when nobody has said which.
-
-    Looked for are, in this order: `app` and `application`; the only application there is; the factories
-    `create_app` and `make_app`, called without arguments.
-
-    Raises:
-        NoAppException: If there is none, or more than one.
-    """
-    for name in ("app", "application"):
-        app = getattr(module, name, None)
-        if _is_app(app):
-            return app
-    apps = [value for value in vars(module).values() if _is_app(value)]
-    if len(apps) == 1:
-        return apps[0]
-    where = module.__name__
-    if apps:
-        raise NoAppException(
-            f"Detected multiple Flask applications in module '{where}'. Use '{where}:name' to specify the"
-            f" correct one."
-        )
-    for name in ("create_app", "make_app"):
-        factory = getattr(module, name, None)
-        if not inspect.isfunction(factory):
-            continue
-        try:
-            app = factory()
-        except TypeError as error:
-            if not _called_with_wrong_args(factory):
-                raise
-            raise NoAppException(
-                f"Detected factory '{name}' in module '{where}', but could not call it without arguments."
-                f" Use '{where}:{name}(args)' to specify arguments."
-            ) from error
-        if _is_app(app):
-            return app
-    raise NoAppException(
-        f"Failed to find Flask application or factory in module '{where}'. Use '{where}:name' to specify one."
-    )
-
-
-def _called_with_wrong_args(function: FunctionType) -> bool:
-    """Tell whether the TypeError being handled came from calling the function, not from within it."""
-    trace = sys.exc_info()[2]
-    try:
-        while trace is not None:
-            if trace.tb_frame.f_code is function.__code__:
-                return False
-            trace = trace.tb_next
-        return True
-    finally:
-        # A traceback refers to this frame, and this frame to the traceback.
-        del trace
-
-
-def find_app_by_string(module: ModuleType, app_name: str) -> Flask:
-    """Find the application by the part behind the colon: a name, or a factory's call with literal arguments.
-
-    Raises:
-        NoAppException: If it is neither, or does not give an application.
-    """
-    name, args, kwargs = _parse_app_name(app_name)
-    where = module.__name__
-    value: Any
-    try:
-        value = getattr(module, name)
-    except AttributeError as error:
-        raise NoAppException(f"Failed to find attribute {name!r} in {where!r}.") from error
-    if inspect.isfunction(value):
-        try:
-            value = value(*args, **kwargs)
-        except TypeError as error:
-            if not _called_with_wrong_args(value):
-                raise
-            wrong = NoAppException(
-                f"The factory {app_name!r} in module {where!r} could not be called with the specified"
-                f" arguments."
-            )
-            if name == app_name.strip():
-                wrong.found = value
-            raise wrong from error
-    if _is_app(value):
-        return value
-    none = NoAppException(f"A valid Flask application was not obtained from '{where}:{app_name}'.")
-    none.found = value
-    raise none
-
-
-def _parse_app_name(app_name: str) -> tuple[str, list[Any], dict[str, Any]]:
-    try:
-        expression = ast.parse(app_name.strip(), mode="eval").body
-    except SyntaxError:
-        expression = None
-    if isinstance(expression, ast.Name):
-        return expression.id, [], {}
-    if not isinstance(expression, ast.Call):
-        raise NoAppException(f"Failed to parse {app_name!r} as an attribute name or function call.")
-    if not isinstance(expression.func, ast.Name):
-        raise NoAppException(f"Function reference must be a simple name: {app_name!r}.")
-    try:
-        args = [ast.literal_eval(value) for value in expression.args]
-        kwargs = {
-            item.arg: ast.literal_eval(item.value) for item in expression.keywords if item.arg is not None
-        }
-    except ValueError:
-        raise NoAppException(f"Failed to parse arguments as literal values: {app_name!r}.") from None
-    return expression.func.id, args, kwargs
-
-
-def prepare_import(path: str) -> str:
-    """Make a file importable, and return the module's name.
-
-    Args:
-        path: A module's file with or without `.py`, or a package's directory. The directory above the
-            outermost package is put first on `sys.path`.
-    """
-    path = os.path.realpath(path)
-    stem, extension = os.path.splitext(path)
-    if extension == ".py":
-        path = stem
-    if os.path.basename(path) == "__init__":
-        path = os.path.dirname(path)
-    names = []
-    while True:
-        path, name = os.path.split(path)
-        names.append(name)
-        if not os.path.exists(os.path.join(path, "__init__.py")):
-            break
-    if sys.path[0] != path:
-        sys.path.insert(0, path)
-    return ".".join(reversed(names))
-
-
-def locate_app(module_name: str, app_name: str | None, raise_if_not_found: bool = True) -> Flask | None:
-    """Import a module and find the application in it.
-
-    Args:
-        module_name: The dotted name.
-        app_name: What stands behind the colon, if anything.
-        raise_if_not_found: If not set, a module that does not exist gives None.
-
-    Raises:
-        NoAppException: If there is no application, or importing the module fails for want of another module.
-    """
-    try:
-        __import__(module_name)
-    except ImportError as error:
-        # A trace that goes on below this line means that the module is there and could not import something.
-        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-            raise NoAppException(
-                f"While importing {module_name!r}, an ImportError was raised:\n\n{short_traceback(error)}"
-            ) from None
-        if raise_if_not_found:
-            raise NoAppException(
-                f"Could not import {module_name!r}. There is no such module or file in {os.getcwd()!r}, nor"
-                f" an installed package of that name."
-            ) from None
-        return None
-    module = sys.modules[module_name]
-    return find_best_app(module) if app_name is None else find_app_by_string(module, app_name)
+# Tracebacks.
 
 
 def short_traceback(error: BaseException) -> str:
     """Write a traceback from the first frame that is the developer's, not the command line's."""
+    import traceback
+
     folders = (os.path.dirname(os.path.abspath(path)) for path in (__file__, click.__file__))
     machinery = tuple(folder + os.sep for folder in folders)
     trace = error.__traceback__
@@ -231,76 +65,6 @@ def short_traceback(error: BaseException) -> str:
     if trace is None and not isinstance(error, SyntaxError):
         trace = error.__traceback__
     return "".join(traceback.format_exception(type(error), error, trace))
-
-
-class ScriptInfo:
-    """What a command knows about the application: how to find it, and then the application.
-
-    Args:
-        app_import_path: The module or file, and behind a colon the name or call.
-        create_app: Makes the application, instead of importing it.
-        set_debug_flag: Set `app.debug` from `FLASK_DEBUG`.
-        load_dotenv_defaults: Whether `.env` and `.flaskenv` are read; the option `--env-file` does that, not
-            this class.
-
-    Implements: flask.cli.ScriptInfo (3.1).
-    """
-
-    def __init__(
-        self,
-        app_import_path: str | None = None,
-        create_app: Callable[..., Flask] | None = None,
-        set_debug_flag: bool = True,
-        load_dotenv_defaults: bool = True,
-    ) -> None:
-        self.app_import_path = app_import_path
-        self.create_app = create_app
-        #: For commands to keep what they like.
-        self.data: dict[Any, Any] = {}
-        self.set_debug_flag = set_debug_flag
-        self.load_dotenv_defaults = get_load_dotenv(load_dotenv_defaults)
-        self._loaded_app: Flask | None = None
-
-    def load_app(self) -> Flask:
-        """Return the application, importing it the first time.
-
-        Raises:
-            NoAppException: If it cannot be found.
-        """
-        if self._loaded_app is None:
-            app = self._find_app()
-            if self.set_debug_flag:
-                app.debug = get_debug_flag()
-            self._loaded_app = app
-        return self._loaded_app
-
-    def _find_app(self) -> Flask:
-        app: Flask | None = None
-        if self.create_app is not None:
-            app = self.create_app()
-        elif path := self.app_import_path or _app_of_file():
-            # The colon of a Windows drive stands before a slash.
-            path, *name = re.split(r":(?![\\/])", path, maxsplit=1)
-            app = locate_app(prepare_import(path), name[0] if name else None)
-        else:
-            for path in ("wsgi.py", "app.py"):
-                app = locate_app(prepare_import(path), None, raise_if_not_found=False)
-                if app is not None:
-                    break
-        if app is None:
-            raise NoAppException(
-                "Could not locate a Flask application. Use the '--app' option, the 'FLASK_APP' environment"
-                " variable, or a 'wsgi.py' or 'app.py' file in the current directory."
-            )
-        return app
-
-
-def _app_of_file() -> str | None:
-    """The application that the file of settings names."""
-    try:
-        return Settings().app
-    except SettingError as error:
-        raise click.UsageError(str(error)) from None
 
 
 pass_script_info = click.make_pass_decorator(ScriptInfo, ensure=True)
@@ -358,14 +122,7 @@ def get_version(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     """Print the versions of Python, Hipflask, and the Flask and Werkzeug that it implements, and exit."""
     if not value or ctx.resilient_parsing:
         return
-    import platform
-
-    from ._core import __version__
-    from .alias import REFERENCE
-
-    lines = [f"Python {platform.python_version()}", f"Hipflask {__version__}"]
-    lines += [f"{name} {version}" for name, version in REFERENCE.values()]
-    click.echo("\n".join(lines), color=ctx.color)
+    click.echo("\n".join(version_lines()), color=ctx.color)
     ctx.exit()
 
 
@@ -464,39 +221,6 @@ _env_file_option = click.Option(
 )
 
 
-def _may_have_plugins() -> bool:
-    """Tell whether an installed distribution may have an entry point in the group `flask.commands`.
-
-    Most installations have none, and finding that out here spares loading `importlib.metadata`, which is a
-    large part of the time that a command takes to start.
-    """
-    from importlib.machinery import PathFinder
-
-    for finder in sys.meta_path:
-        plain = finder is PathFinder or type(finder).__module__ == "hipflask.alias"
-        if hasattr(finder, "find_distributions") and not plain:
-            return True
-    for place in sys.path:
-        try:
-            names = os.listdir(place or os.curdir)
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return True
-        for name in names:
-            if name.endswith(".egg"):
-                return True
-            if not name.endswith((".dist-info", ".egg-info")):
-                continue
-            try:
-                with open(os.path.join(place, name, "entry_points.txt"), encoding="utf-8") as file:
-                    if "flask.commands" in file.read():
-                        return True
-            except OSError:
-                continue
-    return False
-
-
 class FlaskGroup(AppGroup):
     """The group at the top: it finds the application, and offers its commands beside the built-in ones.
 
@@ -544,7 +268,7 @@ class FlaskGroup(AppGroup):
         """
         if self._loaded_plugin_commands:
             return
-        if _may_have_plugins():
+        if may_have_plugins(name):
             from importlib.metadata import entry_points
 
             found = entry_points(group="flask.commands")
@@ -552,6 +276,8 @@ class FlaskGroup(AppGroup):
                 return
             for entry_point in found:
                 self.add_command(entry_point.load(), entry_point.name)
+        elif name is not None:
+            return
         self._loaded_plugin_commands = True
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -591,6 +317,8 @@ class FlaskGroup(AppGroup):
         except NoAppException as error:
             click.secho(f"Error: {error.format_message()}\n", err=True, fg="red")
         except Exception:
+            import traceback
+
             click.secho(f"{traceback.format_exc()}\n", err=True, fg="red")
         return sorted(names)
 
@@ -651,6 +379,8 @@ def load_dotenv(path: str | os.PathLike[str] | None = None, load_defaults: bool 
 
     Implements: flask.cli.load_dotenv (3.1).
     """
+    if path is None and not (load_defaults and any(map(dotenv_file, DOTENV_FILES))):
+        return False
     if not _has_dotenv():
         if path or os.path.isfile(".env") or os.path.isfile(".flaskenv"):
             click.secho(
@@ -661,7 +391,7 @@ def load_dotenv(path: str | os.PathLike[str] | None = None, load_defaults: bool 
         return False
     import dotenv
 
-    files = [dotenv.find_dotenv(name, usecwd=True) for name in (".flaskenv", ".env")] if load_defaults else []
+    files = [dotenv.find_dotenv(name, usecwd=True) for name in DOTENV_FILES] if load_defaults else []
     if path is not None and os.path.isfile(path):
         files.append(os.fspath(path))
     variables: dict[str, str | None] = {}
@@ -822,23 +552,15 @@ def run_command(
     use_debugger = debug if debugger is None else debugger
     if use_reloader or use_debugger:
         want_one_process(settings, "reloader" if use_reloader else "debugger")
-    about = f"{info.app_import_path or settings.app or 'the app'}, debug mode {'on' if debug else 'off'}"
-    if settings.workers() is not None:
-        from . import supervisor
-
-        supervisor.run(lambda: _load_to_serve(info, settings), settings, about)
-        return
-    from .serving import run
-
-    run(
+    serve_settings(
         lambda: _load_to_serve(info, settings),
         settings,
+        info.app_import_path,
         use_reloader=use_reloader,
         use_debugger=use_debugger,
         extra_files=extra_files,
         exclude_patterns=exclude_patterns,
         reloader_type=reloader,
-        about=about,
     )
 
 
@@ -960,6 +682,8 @@ def routes_command(sort: str, all_methods: bool) -> None:
 
 def _lanes(app: Flask, endpoints: list[str]) -> list[str]:
     """How the engine serves each endpoint: in which lane, and why."""
+    import inspect
+
     from ._core import lane_of
 
     lane, reason = lane_of(app)
@@ -1103,9 +827,27 @@ cli = FlaskGroup(
 
 
 def main() -> None:
-    """Run the command line; the console script `hipflask`."""
+    """Run the command line, whatever it is; the console script is `hipflask.fast_start.main`."""
+    _run(cli)
+
+
+def fail_with(error: BaseException) -> None:
+    """End as a command does that has raised `error`.
+
+    Raises:
+        SystemExit: Always.
+    """
+
+    @click.command()
+    def failed() -> None:
+        raise error
+
+    _run(failed, [])
+
+
+def _run(command: click.Command, args: list[str] | None = None) -> None:
     try:
-        cli.main()
+        command.main(args)
     except Exception as error:
         click.echo(short_traceback(error), err=True, nl=False)
         sys.exit(1)

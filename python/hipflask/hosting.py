@@ -6,17 +6,20 @@ speak ASGI, the engine itself those that speak WSGI.
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .cli import NoAppException, ScriptInfo, _app_of_file
+from .locating import app_of_file, prepare_import
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _typeshed.wsgi import WSGIApplication
+
+    from .cli import NoAppException
+    from .locating import ScriptInfo
 
 # Where frameworks' projects have their application, if nobody says where.
 _NAMES = ("app", "application", "asgi_app")
@@ -41,14 +44,17 @@ def load(info: ScriptInfo, interface: str = "auto", lifespan: str = "auto") -> W
             return app  # type: ignore[no-any-return]
         if interface == "asgi":
             app = app.asgi_app
-    except NoAppException as error:
-        app = _other_app(info, error)
+    except Exception as error:
+        from .cli import NoAppException
+
+        if isinstance(error, NoAppException):
+            app = _other_app(info, error)
+        else:
+            # A wrapper `def wrapper(*args)` around an application looks like a factory, and was called like
+            # one.
+            app = _named(info) if interface != "auto" else None
+            app = app if isinstance(app, FunctionType) and _takes_anything(app) else None
         if app is None:
-            raise
-    except Exception:
-        # A wrapper `def wrapper(*args)` around an application looks like a factory, and was called as one.
-        app = _named(info) if interface != "auto" else None
-        if not inspect.isfunction(app) or not _takes_anything(app):
             raise
     if interface == "auto":
         from .asgi import is_asgi
@@ -64,16 +70,14 @@ def load(info: ScriptInfo, interface: str = "auto", lifespan: str = "auto") -> W
 def _other_app(info: ScriptInfo, error: NoAppException) -> Callable[..., Any] | None:
     """Find an application that is not Flask's, where `error` says that there is none of Flask's."""
     found = error.found if error.found is not None else _named(info)
-    return found if callable(found) and not inspect.ismodule(found) and _takes_requests(found) else None
+    return found if callable(found) and not isinstance(found, ModuleType) and _takes_requests(found) else None
 
 
 def _named(info: ScriptInfo) -> Any:
     """Return what the name behind the colon stands for, or a usual name if there is none; else None."""
-    path = info.app_import_path or _app_of_file()
+    path = info.app_import_path or app_of_file()
     if not path:
         return None
-    from .cli import prepare_import
-
     path, *name = re.split(r":(?![\\/])", path, maxsplit=1)
     module: Any = sys.modules.get(prepare_import(path))
     for candidate in name or _NAMES:
@@ -87,12 +91,16 @@ def _named(info: ScriptInfo) -> Any:
 
 def _takes_anything(function: Callable[..., Any]) -> bool:
     """Tell whether a function's only parameters are `*args` and perhaps `**kwargs`."""
+    import inspect
+
     kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
     return kinds[:1] == [inspect.Parameter.VAR_POSITIONAL]
 
 
 def _takes_requests(candidate: Callable[..., Any]) -> bool:
     """Tell whether it can be called as WSGI (two arguments) or ASGI (three) does."""
+    import inspect
+
     try:
         signature = inspect.signature(candidate)
     except (TypeError, ValueError):

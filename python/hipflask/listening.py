@@ -237,7 +237,9 @@ def _open_tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
     if host == "":
         places = [(socket.AF_INET, ("0.0.0.0", port)), (socket.AF_INET6, ("::", port))]
     else:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # Bytes are taken as they are; a text would have the codec of international names imported.
+        name = host.encode() if host.isascii() else host
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         places = list(dict.fromkeys((socket.AddressFamily(family), place) for family, *_, place in found))
     for last in range(_NEW_PORTS, -1, -1):
         opened: list[socket.socket] = []

@@ -31,6 +31,8 @@ if t.TYPE_CHECKING:
 _RELOADS_VARIABLE = "HIPFLASK_RELOADS"
 # How long a server that is told to stop waits before it says what it waits for.
 _PATIENT_SECONDS = 0.5
+# When a server that has begun to serve prepares for what may go wrong.
+_SETTLED_SECONDS = 0.1
 # How long views get that are cut off.
 _END_SECONDS = 0.5
 # How many layers of middleware are looked through for the app.
@@ -507,7 +509,7 @@ def _wait_and_stop(
     previous = {number: signal.signal(number, lambda *_: None) for number in heard}
     try:
         announce()
-        told.settimeout(service.interval if service is not None else None)
+        told.settimeout(_SETTLED_SECONDS)
         while True:
             try:
                 number = told.recv(1)[0]
@@ -516,7 +518,11 @@ def _wait_and_stop(
                 if number == signal.SIGUSR1:
                     server.reopen_log()
             except TimeoutError:
-                pass
+                # What is to be said when descriptors have run out must not need one to be imported; the first
+                # requests need not wait for it.
+                from . import server_log  # noqa: F401
+
+                told.settimeout(service.interval if service is not None else None)
             if service is not None and service.interval is not None:
                 service.alive()
         if service is not None:

@@ -90,8 +90,12 @@ struct StockJson {
     compact: Option<bool>,
 }
 
-/// The signals that the dispatcher sends, once `hipflask.signals` has been imported by somebody.
-pub(crate) struct Signals(PyOnceLock<Found>);
+/// The signals that the dispatcher sends, once somebody has asked `hipflask.signals` for one.
+pub(crate) struct Signals {
+    /// `hipflask.signals._made`: those that exist.
+    made: PyOnceLock<Py<PyDict>>,
+    found: PyOnceLock<Found>,
+}
 
 /// Each signal with its receivers.
 type Found = [(Py<PyAny>, Py<PyDict>); Signal::COUNT];
@@ -121,9 +125,13 @@ impl Signal {
 }
 
 impl Signals {
+    pub(crate) fn new() -> Self {
+        Self { made: PyOnceLock::new(), found: PyOnceLock::new() }
+    }
+
     /// Whether anybody listens to any of them.
     ///
-    /// Blinker is imported only by those who connect to a signal: while its module is not there, nobody listens.
+    /// Blinker is imported only by those who connect to a signal: while there is none, nobody listens.
     pub(crate) fn any_heard(&self, py: Python<'_>) -> PyResult<bool> {
         let all = self.all(py)?;
         Ok(all.is_some_and(|all| all.iter().any(|(_, receivers)| !receivers.bind(py).is_empty())))
@@ -137,19 +145,27 @@ impl Signals {
     }
 
     fn all(&self, py: Python<'_>) -> PyResult<Option<&Found>> {
-        if let Some(all) = self.0.get(py) {
+        if let Some(all) = self.found.get(py) {
             return Ok(Some(all));
         }
+        if self.made.get(py).is_some_and(|made| made.bind(py).is_empty()) {
+            return Ok(None);
+        }
         let Some(module) = loaded_module(py, intern!(py, "hipflask.signals"))? else { return Ok(None) };
+        // A module that is still being imported has not all of its names yet.
+        let Ok(made) = module.getattr(intern!(py, "_made")) else { return Ok(None) };
+        let made = made.cast_into::<PyDict>()?.unbind();
+        if self.made.get_or_init(py, || made).bind(py).is_empty() {
+            return Ok(None);
+        }
         let mut found = Vec::with_capacity(Signal::COUNT);
         for name in Signal::NAMES {
-            // A module that is still being imported has not all of them yet.
             let Ok(signal) = module.getattr(name) else { return Ok(None) };
             let receivers = signal.getattr(intern!(py, "receivers"))?.cast_into::<PyDict>()?;
             found.push((signal.unbind(), receivers.unbind()));
         }
         let Ok(found) = <[_; Signal::COUNT]>::try_from(found) else { return Ok(None) };
-        Ok(Some(self.0.get_or_init(py, || found)))
+        Ok(Some(self.found.get_or_init(py, || found)))
     }
 }
 
@@ -248,7 +264,7 @@ impl Hooks {
             plain_responses: response_class.is(&stock_response),
             response_class: response_class.unbind(),
             cookie_sessions: CookieSessions::of(&interface)?.map(Arc::new),
-            signals: Signals(PyOnceLock::new()),
+            signals: Signals::new(),
             ensured: Ensured::default(),
             has_later: !own.contains(intern!(py, "async_to_sync"))?
                 && app

@@ -391,8 +391,6 @@ impl PyServer {
         let application = Arc::clone(&this.application);
         let (dispatcher, line) = (Arc::clone(&application.dispatcher), Arc::clone(&application.line));
         application.dispatcher.serve_later(py, Py::new(py, LaterLine::new(dispatcher, line))?)?;
-        // What is to be said when descriptors have run out must not need one to be imported.
-        py.import("hipflask.server_log")?;
         let serving = serving(py)?;
         // From here on an end of the process waits until the server can be stopped.
         let starting = locked(&this.starting);

@@ -183,13 +183,17 @@ pub(crate) fn static_root<'py>(
             },
         },
     };
+    let folder = Path::new(folder.to_str()?);
+    // A folder that is not there yet may be made later: until the next start Python looks for it.
+    if !folder.is_dir() {
+        return Ok(None);
+    }
     let types = match types {
         Some(types) => Arc::clone(types),
         None => Arc::clone(types.insert(Arc::new(media_types(py)?))),
     };
     let options = FileOptions { max_age, types: Some(types), ..FileOptions::default() };
-    // A folder that is not there yet may be made later: until the next start Python looks for it.
-    Ok(Root::open(Path::new(folder.to_str()?), options).ok())
+    Ok(Root::open(folder, options).ok())
 }
 
 /// The media types that `mimetypes` knows, by extension without the dot.

@@ -157,7 +157,9 @@ def run() -> None:
     if "WERKZEUG_RUN_MAIN" not in os.environ:
         compare_installed()
     try:
-        from hipflask.cli import main
+        from hipflask.fast_start import main
+
+        main()
     except ModuleNotFoundError as error:
         needed = ("blinker", "click", "itsdangerous", "jinja2", "markupsafe")
         if error.name not in needed:
@@ -168,7 +170,6 @@ def run() -> None:
             " Set VIRTUAL_ENV to an environment that has it, or install it:"
             f" {sys.executable or 'python3'} -m pip install {' '.join(needed)}"
         )
-    main()
 
 
 sys.meta_path.insert(0, Importer)
