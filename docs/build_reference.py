@@ -43,7 +43,7 @@ MODULES = {
         "json.tag",
         "signals",
     ],
-    "Tools": ["testing", "websocket_testing", "cli", "bundle", "alias", "logging"],
+    "Tools": ["testing", "websocket_testing", "cli", "fast_start", "locating", "bundle", "alias", "logging"],
     "Serving": [
         "serving",
         "hosting",

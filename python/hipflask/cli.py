@@ -828,29 +828,25 @@ cli = FlaskGroup(
 
 def main() -> None:
     """Run the command line, whatever it is; the console script is `hipflask.fast_start.main`."""
-    _run(cli)
+    try:
+        cli.main()
+    except Exception as error:
+        click.echo(short_traceback(error), err=True, nl=False)
+        sys.exit(1)
 
 
 def fail_with(error: BaseException) -> None:
-    """End as a command does that has raised `error`.
+    """End as `run` does when it has raised `error`.
 
     Raises:
         SystemExit: Always.
     """
 
-    @click.command()
-    def failed() -> None:
+    def failed(**options: Any) -> None:
         raise error
 
-    _run(failed, [])
-
-
-def _run(command: click.Command, args: list[str] | None = None) -> None:
-    try:
-        command.main(args)
-    except Exception as error:
-        click.echo(short_traceback(error), err=True, nl=False)
-        sys.exit(1)
+    run_command.callback = failed
+    main()
 
 
 if __name__ == "__main__":
