@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 PATIENCE = 60
@@ -410,5 +410,12 @@ def test_our_site_on_another_server(tmp_path, command):
         if "asgi_app" in command[-1]:
             # The server's lifespan is the app's.
             assert "before serving" in said
-            with pytest.raises(InvalidHandshake):
-                connect(f"ws{url[4:]}/socket", open_timeout=PATIENCE)
+            with connect(f"ws{url[4:]}/socket", open_timeout=PATIENCE) as client:
+                assert client.recv(timeout=PATIENCE) == "hello"
+        else:
+            with (
+                pytest.raises(InvalidStatus) as caught,
+                connect(f"ws{url[4:]}/socket", open_timeout=PATIENCE),
+            ):
+                pass
+            assert caught.value.response.status_code == 501
