@@ -37,7 +37,11 @@ def is_wanted(settings: Settings) -> bool:
 
 
 def attend(
-    monitor: _core.Monitor | None, settings: Settings, listeners: Iterable[Listener], slots: int = 1
+    monitor: _core.Monitor | None,
+    settings: Settings,
+    listeners: Iterable[Listener],
+    slots: int = 1,
+    crew: _core.Crew | None = None,
 ) -> _core.Monitor | None:
     """Let a monitor answer at the sockets that are its own.
 
@@ -46,6 +50,7 @@ def attend(
         settings: Those in force.
         listeners: All sockets of the server.
         slots: How many workers there will be.
+        crew: Those that serve; None for this process alone.
 
     Returns:
         The monitor, a new one if there was none; None if nobody wants to know anything.
@@ -53,7 +58,8 @@ def attend(
     if monitor is None:
         if not is_wanted(settings):
             return None
-        monitor = _core.Monitor(slots)
+        monitor = _core.Monitor(slots, crew)
+    monitor.set_patience(settings["health_timeout"])
     monitor.listen([(each.socket.fileno(), each.role) for each in listeners if each.role is not None])
     return monitor
 

@@ -89,6 +89,56 @@ def instrument_app(
     got_request_exception.connect(instrumentation.fail, app)
 
 
+def set_up() -> None:
+    """Have spans sent where the variables of OpenTelemetry say, unless the program has set a provider.
+
+    ``OTEL_TRACES_EXPORTER`` is ``otlp`` (the default), ``console`` or ``none``; ``OTEL_METRICS_EXPORTER`` the same,
+    ``none`` by default. ``OTEL_EXPORTER_OTLP_PROTOCOL`` is ``http/protobuf`` or ``grpc``. The SDK and its exporters
+    read the others by themselves: ``OTEL_SERVICE_NAME``, ``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``.
+    Begins threads: call it in the process that serves.
+
+    Raises:
+        ImportError: If the SDK or the exporter is not installed.
+        ValueError: If a variable names something unknown.
+
+    Implements: OpenTelemetry environment variables, as far as they are named here.
+    """
+    spans = _exporter("OTEL_TRACES_EXPORTER", "otlp", "trace", "Span")
+    if spans is not None and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(spans))
+        trace.set_tracer_provider(provider)
+    numbers = _exporter("OTEL_METRICS_EXPORTER", "none", "metric", "Metric")
+    if numbers is not None and "Proxy" in type(metrics.get_meter_provider()).__name__:
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+        metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(numbers)]))
+
+
+def _exporter(variable: str, default: str, signal: str, noun: str) -> t.Any:
+    """What sends spans or numbers, by a variable; None for nothing."""
+    from importlib import import_module
+
+    name = os.environ.get(variable) or default
+    if name == "none":
+        return None
+    if name == "console":
+        module = import_module(f"opentelemetry.sdk.{'trace' if signal == 'trace' else 'metrics'}.export")
+        return getattr(module, f"Console{noun}Exporter")()
+    if name != "otlp":
+        raise ValueError(f"{variable} is otlp, console or none, not {name!r}.")
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
+    place = {"http/protobuf": "http", "grpc": "grpc"}.get(protocol)
+    if place is None:
+        raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL is http/protobuf or grpc, not {protocol!r}.")
+    module = import_module(f"opentelemetry.exporter.otlp.proto.{place}.{signal}_exporter")
+    return getattr(module, f"OTLP{noun}Exporter")()
+
+
 def uninstrument_app(app: Flask) -> None:
     """Undo `instrument_app`.
 

@@ -244,8 +244,36 @@ def ready_line(listeners: list[Listener], settings: Settings, about: str) -> str
     return line
 
 
-class LogError(Exception):
+class ServeError(Exception):
+    """A server cannot be made as settings say."""
+
+
+class LogError(ServeError):
     """The access log cannot be written where it is wanted."""
+
+
+def _trace(app: WSGIApplication) -> None:
+    """Make spans of OpenTelemetry for an application's requests.
+
+    Raises:
+        ServeError: If what that needs is not installed.
+    """
+    flask = flask_inside(app)
+    if flask is None:
+        server_logger().warning("otel is not used, since the application is none of Flask's.")
+        return
+    try:
+        from . import otel
+
+        otel.set_up()
+        otel.instrument_app(flask)
+    except ImportError as error:
+        raise ServeError(
+            f"otel needs a package that is not installed ({error.name}): pip install 'hipflask[otel]'"
+            " opentelemetry-exporter-otlp-proto-http"
+        ) from error
+    except ValueError as error:
+        raise ServeError(str(error)) from error
 
 
 def _warn_of_proxy_fix(app: WSGIApplication, settings: Settings) -> None:
@@ -266,10 +294,12 @@ def make_server(
     The sockets are the engine's from then on: they are closed here.
 
     Raises:
-        LogError: If the access log cannot be opened.
+        ServeError: If the access log cannot be opened, or a package is missing.
     """
     global _is_serving
     _warn_of_proxy_fix(app, settings)
+    if settings["otel"]:
+        _trace(app)
     redirects = settings.redirects()
     tls = settings.tls()
     if tls is not None:
@@ -312,7 +342,7 @@ def _serve(
         monitor = _monitor(settings, listeners)
     try:
         server = make_server(app, listeners, settings, monitor=monitor)
-    except LogError as error:
+    except ServeError as error:
         fail(str(error), error)
 
     def announce() -> None:
@@ -501,12 +531,19 @@ def _wait_and_stop(
 
     from socket import socketpair
 
+    from . import stacks
+    from .helpers import get_debug_flag
+
     told, tell = socketpair()
     tell.setblocking(False)
     previous_fd = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
     stopping = (signal.SIGTERM, signal.SIGINT)
     heard = (*stopping, signal.SIGUSR1)
     previous = {number: signal.signal(number, lambda *_: None) for number in heard}
+    # While an application is made, a key that ends whatever hangs is worth more than stacks.
+    dumps = service is not None and not get_debug_flag()
+    if dumps:
+        stacks.hear()
     try:
         announce()
         told.settimeout(_SETTLED_SECONDS)
@@ -517,6 +554,8 @@ def _wait_and_stop(
                     break
                 if number == signal.SIGUSR1:
                     server.reopen_log()
+                if number == signal.SIGQUIT:
+                    stacks.tell_all(server)
             except TimeoutError:
                 # What is to be said when descriptors have run out must not need one to be imported; the first
                 # requests need not wait for it.
@@ -544,7 +583,11 @@ def _wait_and_stop(
                 leave()
             if number in stopping:
                 cut_off(server)
+            if number == signal.SIGQUIT:
+                stacks.tell_all(server)
     finally:
+        if dumps:
+            stacks.ignore()
         signal.set_wakeup_fd(previous_fd)
         for number, handler in previous.items():
             signal.signal(number, handler)

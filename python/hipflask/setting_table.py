@@ -366,6 +366,15 @@ SETTINGS: dict[str, list[Setting]] = {
             "some 400 bytes each when idle, and a descriptor",
             "they wait in the kernel's queue",
         ),
+        _engine(
+            "max_connections_per_address",
+            Count(0),
+            0,
+            "Open connections of one address to a process, or of one IPv6 network of 64 bits, at most; trusted"
+            " proxies have as many as they like; 0 for no limit.",
+            "behind one address there may be a whole campus",
+            "closed",
+        ),
     ],
     "Times": [
         _engine(
@@ -587,6 +596,22 @@ SETTINGS: dict[str, list[Setting]] = {
             None,
             "A Unix socket for 'hipflask top', for the user that starts the server alone.",
             reason="it shows what is asked for, and counting costs a little",
+        ),
+        Setting(
+            "health_timeout",
+            Seconds(1),
+            10.0,
+            "How long an engine may be silent until '/healthz' says so, and a queue full until '/readyz' does.",
+            reason="longer than any pause of a server that is well",
+            beyond="503",
+        ),
+        Setting(
+            "otel",
+            Switch(),
+            False,
+            "Make a span of OpenTelemetry for each request of a Flask app, and send it where the variables"
+            " OTEL_... say.",
+            reason="it needs hipflask[otel], a collector, and time for each request",
         ),
     ],
     "Proxies": [

@@ -1,10 +1,12 @@
-"""Where views are: the log of those that run for long, and of those that were overtaken by their deadline.
+"""Where views are: the log of those that run for long, of those that were overtaken by their deadline, and of all
+when somebody asks by SIGQUIT.
 
-Called by the engine on a thread of its own. Does not decide what is slow: the engine's timers do.
+`tell` is called by the engine on a thread of its own. Does not decide what is slow: the engine's timers do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 
@@ -16,10 +18,12 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    from ._core import LaterLine
+    from ._core import LaterLine, Server
 
 #: Frames of a stack that are written down, the innermost ones.
 MOST_FRAMES = 60
+#: Tasks of which is told where they wait.
+MOST_TASKS = 100
 
 
 def tell(
@@ -61,6 +65,69 @@ def tell(
     server_logger().warning("%s %s %.1f s%s%s", about, outcome, took, where, tail)
     if answered is not None and thread is None:
         _note_late(line, token)
+
+
+def hear() -> None:
+    """Let SIGQUIT write the stacks of all threads to standard error.
+
+    The signal's handler is one in C, which needs no interpreter: it works while a view holds that, in Python or in
+    an extension. Then the main thread is told, which adds what only Python knows (`tell_all`). Call it there.
+    """
+    import faulthandler
+    import signal
+
+    signal.signal(signal.SIGQUIT, lambda *_: None)
+    with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):
+        # Standard error may be no file.
+        faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)
+
+
+def ignore() -> None:
+    """Undo `hear`."""
+    import faulthandler
+    import signal
+
+    faulthandler.unregister(signal.SIGQUIT)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+def tell_all(server: Server) -> None:
+    """Log which thread runs which view, and where the tasks of the event loop wait.
+
+    Args:
+        server: Whose views.
+    """
+    lines = []
+    for number, name, route, request, took, late in server.running():
+        about = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in request)
+        about += f" (route {route})" if route is not None else ""
+        outcome = ", answered by its deadline" if late else ""
+        lines.append(f"thread 0x{number:016x} {name} runs {about} for {took:.1f} s{outcome}\n")
+    stuck, most = server.stuck_threads
+    if stuck:
+        lines.append(f"{stuck} threads are stuck, {most} may be\n")
+    lines += _all_tasks()
+    text = "".join(lines) or "no view runs, and no task waits\n"
+    server_logger().warning("stacks were asked for\n%s", text.rstrip("\n"))
+
+
+def _all_tasks() -> list[str]:
+    from . import loop
+
+    shared = loop._shared
+    if shared is None:
+        return []
+    import asyncio
+
+    tasks = sorted(asyncio.all_tasks(shared.loop), key=lambda task: task.get_name())
+    current = _running_task(shared)
+    lines = []
+    for task in tasks[:MOST_TASKS]:
+        state = "runs" if task is current else "waits"
+        lines += [f"task {task.get_name()} {state} at:\n", *_lines_of(task)]
+    if len(tasks) > MOST_TASKS:
+        lines.append(f"and {len(tasks) - MOST_TASKS} tasks more\n")
+    return lines
 
 
 def stack_of(frame: FrameType) -> str:

@@ -10,6 +10,7 @@ SIGHUP                     read settings again, then replace workers one by one
 SIGUSR1                    open the access log anew, since its file was moved away
 SIGUSR2                    start this program anew on the same sockets, and stop when that one serves
 SIGTTIN, SIGTTOU           one worker more, one less
+SIGQUIT                    write down where all threads of all workers are, one worker after the other
 =========================  ==========================================================================
 """
 
@@ -19,6 +20,7 @@ import collections
 import contextlib
 import gc
 import os
+import select
 import selectors
 import signal
 import socket
@@ -26,6 +28,7 @@ import sys
 import time
 import typing as t
 
+from . import _core
 from .listening import ListenError, change, pass_on
 from .metrics import attend
 from .process import (
@@ -48,7 +51,6 @@ if t.TYPE_CHECKING:
 
     from _typeshed.wsgi import WSGIApplication
 
-    from . import _core
     from .settings import Settings
 
 # A worker that lived so long has not failed for what made the last one fail.
@@ -58,6 +60,13 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 # What a worker gets beyond its grace to end by itself.
 _END_SECONDS = 5.0
+# Beside those that are wanted, workers that can take part in sharing connections evenly: replacements, and such
+# as SIGTTIN adds. Each costs a descriptor.
+_SPARE_PLACES = 8
+# How often it is looked whether connections wait that nobody takes.
+_LOOK_SECONDS = 1.0
+# What a worker gets to write down where its threads are, before the next one does.
+_DUMP_SECONDS = 1.0
 # As many times a worker is asked for a sign of life within `worker_timeout`.
 _PINGS = 3
 
@@ -69,6 +78,7 @@ _HEARD = (
     signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
+    signal.SIGQUIT,
     signal.SIGCHLD,
 )
 
@@ -159,6 +169,17 @@ class Supervisor:
         self.log = server_logger()
         #: Counts what workers do, and tells it.
         self.monitor: _core.Monitor | None = None
+        #: Has workers share connections evenly, and tells whether their engines turn.
+        self.crew: _core.Crew | None = None
+        #: Workers whose engines have not answered, and for how long.
+        self.silent: dict[int, float] = {}
+        self._silent_at = 0.0
+        #: Connections waited at the last look.
+        self._waited = False
+        self._looks_at = 0.0
+        #: Workers that are still to write down where their threads are, and when the next one does at the latest.
+        self.dumping: collections.deque[int] = collections.deque()
+        self._dump_at: float | None = None
         #: Slots that have had a worker.
         self.begun: set[int] = set()
 
@@ -190,6 +211,7 @@ class Supervisor:
         signal.set_wakeup_fd(self.tell.fileno(), warn_on_full_buffer=False)
         for number in _HEARD:
             signal.signal(number, lambda *_: None)
+        self.crew = _core.Crew(self.target + _SPARE_PLACES)
         self._attend()
         for slot in range(self.target):
             self._start(slot)
@@ -203,7 +225,7 @@ class Supervisor:
     def _attend(self) -> None:
         """Tell about the server where the settings say so."""
         before = self.monitor
-        self.monitor = attend(before, self.settings, self.listeners, self.target)
+        self.monitor = attend(before, self.settings, self.listeners, self.target, self.crew)
         if self.monitor is not None and before is None:
             self.selector.register(self.monitor, selectors.EVENT_READ, self.monitor.turn)
 
@@ -287,7 +309,8 @@ class Supervisor:
             importlib.invalidate_caches()
             return self.load()
 
-        work(channel, load, self.listeners, self.settings, monitor=self.monitor, slot=slot)
+        shared = {"monitor": self.monitor, "slot": slot, "crew": self.crew}
+        work(channel, load, self.listeners, self.settings, **shared)
 
     def _start_later(self, slot: int) -> float:
         """Plan a worker for a slot; each time in a row that it fails doubles the pause. Returns the pause."""
@@ -309,6 +332,8 @@ class Supervisor:
                 self._serves(worker)
             elif "closed" in message:
                 worker.closed = True
+            elif "told" in message:
+                self._dump_next()
             elif "failed" in message:
                 worker.failure = message["failed"]
             elif "replace" in message and not worker.stops and worker.slot < self.target:
@@ -344,6 +369,9 @@ class Supervisor:
                     self.selector.unregister(worker.channel)
                 worker.channel.close()
                 del self.workers[pid]
+                self.silent.pop(pid, None)
+                if self.crew is not None:
+                    self.crew.forget(pid)
                 if self.monitor is not None:
                     self.monitor.forget(pid)
                 self._ended(worker, os.waitstatus_to_exitcode(status))
@@ -440,6 +468,10 @@ class Supervisor:
         ]
         if self.service.interval is not None:
             times.append(self._alive_at)
+        if self._dump_at is not None:
+            times.append(self._dump_at)
+        if self.announced and not self.stopping:
+            times += [self._looks_at, self._silent_at]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     #: When systemd's watchdog wants the next sign of life.
@@ -453,6 +485,9 @@ class Supervisor:
         if self.service.interval is not None and now >= self._alive_at:
             self.service.alive()
             self._alive_at = now + self.service.interval
+        if self._dump_at is not None and now >= self._dump_at:
+            self._dump_next()
+        self._look(now)
         for worker in list(self.workers.values()):
             self._watch(worker, now)
         if self.stopping:
@@ -463,6 +498,28 @@ class Supervisor:
         if self.announced:
             self._replace_next()
 
+    def _look(self, now: float) -> None:
+        """Ask whether engines turn, and look whether connections wait for one that does not."""
+        if self.stopping or not self.announced:
+            return
+        if self.crew is not None and now >= self._silent_at:
+            self._silent_at = now + self._ping_interval()
+            self.silent = dict(self.crew.silent())
+        if now < self._looks_at:
+            return
+        self._looks_at = now + _LOOK_SECONDS
+        poll = select.poll()
+        for listener in self.listeners:
+            if listener.role is None:
+                poll.register(listener.socket, select.POLLIN)
+        waits = bool(poll.poll(0))
+        if waits and self._waited:
+            # The kernel may have woken one that hangs, and nobody else.
+            for worker in self.workers.values():
+                if worker.serves and not worker.closed:
+                    worker.channel.send(look=True)
+        self._waited = waits
+
     def _watch(self, worker: _Worker, now: float) -> None:
         """End a worker that is late, and ask the others for a sign of life."""
         if worker.deadline is not None:
@@ -472,8 +529,11 @@ class Supervisor:
                     worker.failure = f"Error: Worker {worker.pid} took longer than boot_timeout to load.\n"
                 self._kill(worker, signal.SIGKILL)
         elif worker.serves and now >= worker.asked + self._ping_interval():
-            if now - worker.heard >= self.settings["worker_timeout"] and worker.asked > worker.heard:
-                self.log.error("worker %d gives no sign of life: it is ended", worker.pid)
+            most = self.settings["worker_timeout"]
+            stands = now - worker.heard >= most and worker.asked > worker.heard
+            if stands or self.silent.get(worker.pid, 0.0) >= most:
+                whose = "" if stands else " from its engine"
+                self.log.error("worker %d gives no sign of life%s: it is ended", worker.pid, whose)
                 # Its traceback goes to standard error, by `faulthandler`.
                 self._kill(worker, signal.SIGABRT)
                 worker.deadline = now + _END_SECONDS
@@ -487,6 +547,9 @@ class Supervisor:
         for number in self.told.recv(64):
             if number in _STOP:
                 self._stop(cut=self.stopping)
+            elif number == signal.SIGQUIT:
+                self.dumping.extend(pid for pid, worker in self.workers.items() if worker.serves)
+                self._dump_next()
             elif self.stopping:
                 continue
             elif number == signal.SIGHUP:
@@ -502,6 +565,18 @@ class Supervisor:
                 self._succeed()
             elif number in (signal.SIGTTIN, signal.SIGTTOU):
                 self._resize(max(1, self.target + (1 if number == signal.SIGTTIN else -1)))
+
+    def _dump_next(self) -> None:
+        """Have the next worker write down where its threads are: two at once would write into each other."""
+        self._dump_at = None
+        while self.dumping:
+            worker = self.workers.get(self.dumping.popleft())
+            if worker is not None:
+                self.log.info("stacks of worker %d follow", worker.pid)
+                # Its handler is in C, for a worker whose interpreter stands still cannot be asked.
+                self._kill(worker, signal.SIGQUIT)
+                self._dump_at = time.monotonic() + _DUMP_SECONDS
+                return
 
     def _stop(self, *, cut: bool = False, hand_over: bool = False) -> None:
         """Stop all workers.

@@ -10,6 +10,7 @@ worker to supervisor
 ``{"replace": why}``           it is due to be replaced
 ``{"closed": true}``           it accepts no more connections
 ``{"alive": true}``            answers a ping
+``{"told": true}``             has written down where its threads are
 =============================  =============================================================
 
 =============================  =============================================================
@@ -37,8 +38,9 @@ import socket
 import time
 import typing as t
 
+from . import stacks
 from .process import resident_bytes
-from .serving import ENDED, STUCK, LogError, cut_off, leave, make_server, stop_beside
+from .serving import ENDED, STUCK, ServeError, cut_off, leave, make_server, stop_beside
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,6 +145,7 @@ def work(
     signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: None)
+    stacks.hear()
     channel.send(ready=True)
     _Life(channel, server, settings, told, tell).run()
 
@@ -195,6 +198,9 @@ class _Life:
             self.channel.send(closed=True)
         if signal.SIGUSR1 in numbers:
             self.server.reopen_log()
+        if signal.SIGQUIT in numbers:
+            stacks.tell_all(self.server)
+            self.channel.send(told=True)
         if signal.SIGTERM in numbers:
             self._stop(self.settings["grace"], hand_over=True)
         if STUCK[0] in numbers:
@@ -241,7 +247,7 @@ def describe(error: BaseException) -> str:
 
     if isinstance(error, click.ClickException):
         return f"Error: {error.format_message()}\n"
-    if isinstance(error, PrivilegeError | LogError):
+    if isinstance(error, PrivilegeError | ServeError):
         return f"Error: {error}\n"
     if isinstance(error, SystemExit):
         return f"Error: The application ended the process with status {error.code} while it was loaded.\n"
@@ -251,9 +257,9 @@ def describe(error: BaseException) -> str:
 def end_signals() -> None:
     """Undo, in a new worker, what its supervisor has set up. Until it serves, SIGTERM ends it at once."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU):
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_DFL)
     # Meant for the supervisor: a terminal sends them to all. They are not ignored, since children of the
     # application would inherit that.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT):
         signal.signal(number, lambda *_: None)

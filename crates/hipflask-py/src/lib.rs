@@ -9,6 +9,7 @@ mod channel;
 mod collector;
 mod context;
 mod cookie_session;
+mod crew;
 mod dispatch;
 mod early_hints;
 mod ensured;
@@ -62,6 +63,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     body::register(module)?;
     channel::register(module)?;
     context::register(module)?;
+    crew::register(module)?;
     early_hints::register(module)?;
     feed::register(module)?;
     fields::register(module)?;

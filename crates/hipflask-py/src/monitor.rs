@@ -9,12 +9,15 @@ use hipflask_server::{Board, Monitor, Role, Routed, Stats, content_type, wants_o
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::crew::PyCrew;
+
 /// The counts of a server, and the sockets at which it tells them.
 ///
 /// Its memory is shared with processes that are forked later.
 ///
 /// Args:
 ///     slots: Workers that count apart from each other.
+///     crew: Those that serve, to be asked whether they turn.
 ///
 /// Raises:
 ///     OSError: If there is not enough memory, or no descriptor.
@@ -37,8 +40,12 @@ impl PyMonitor {
 #[pymethods]
 impl PyMonitor {
     #[new]
-    fn new(slots: usize) -> PyResult<Self> {
-        let board = Arc::new(Board::new(slots)?);
+    #[pyo3(signature = (slots, crew=None))]
+    fn new(slots: usize, crew: Option<&Bound<'_, PyCrew>>) -> PyResult<Self> {
+        let board = Arc::new(match crew {
+            Some(crew) => Board::of(slots, crew.get().crew())?,
+            None => Board::new(slots)?,
+        });
         Ok(Self { monitor: Arc::new(Monitor::new(board)?) })
     }
 
@@ -84,6 +91,14 @@ impl PyMonitor {
     /// Answer no more, in this process.
     fn close(&self) {
         self.monitor.close();
+    }
+
+    /// Say how long an engine may be silent until it is not well, and a queue full until its process is not ready.
+    fn set_patience(&self, seconds: f64) -> PyResult<()> {
+        let patience = Duration::try_from_secs_f64(seconds)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        self.monitor.board().set_patience(patience);
+        Ok(())
     }
 
     /// Say that a stop has begun, or that it has not.

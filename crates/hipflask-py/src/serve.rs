@@ -22,6 +22,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::access_log;
+use crate::crew::PyCrew;
 use crate::dispatch::{Dispatcher, Ticket};
 use crate::environ::MULTIPROCESS;
 use crate::later::{LaterLine, Line};
@@ -261,9 +262,10 @@ impl PyServer {
     ///     monitor: Where to count what happens.
     ///     slot: In whose place there.
     ///     metrics_path: The path at which the counts are told, in the place of the app.
+    ///     crew: The processes that accept from the same listeners.
     #[new]
     #[pyo3(signature = (app, binds, *, threads=None, access_log=None, settings=None, shared=false, tell=None, most=None,
-        tls=None, redirects=None, redirect_port=None, monitor=None, slot=0, metrics_path=None))]
+        tls=None, redirects=None, redirect_port=None, monitor=None, slot=0, metrics_path=None, crew=None))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords to Python")]
     fn new(
         app: &Bound<'_, PyAny>,
@@ -280,6 +282,7 @@ impl PyServer {
         monitor: Option<&Bound<'_, PyMonitor>>,
         slot: usize,
         metrics_path: Option<String>,
+        crew: Option<&Bound<'_, PyCrew>>,
     ) -> PyResult<Self> {
         let access_log = access_log.map(access_log::open).transpose()?.flatten();
         let mut config = server::Config {
@@ -291,6 +294,9 @@ impl PyServer {
             tell_fields: access_log.as_ref().map(|log| log.fields().to_vec()).unwrap_or_default(),
             stats: monitor.map(|monitor| monitor.get().stats(slot)),
             shared,
+            crew: crew
+                .map(|crew| crew.get().crew())
+                .or_else(|| monitor.map(|monitor| Arc::clone(monitor.get().board().crew()))),
             tell_after: most,
             ..server::Config::default()
         };

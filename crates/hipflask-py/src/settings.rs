@@ -282,6 +282,7 @@ settings! {
     "slow_request" => slow_request, 0;
     "queue" => queue, 1;
     "max_connections" => max_connections, 1;
+    "max_connections_per_address" => max_per_address, 0;
     "http2" => http2, 0;
     "http2_streams" => http2_streams, 1;
     "early_hints" => early_hints, 0;

@@ -111,7 +111,7 @@ impl ConnInfo {
     }
 
     /// Who is at the other end of the connection, or of the one that a PROXY header speaks of.
-    fn announced(&self) -> Client<'_> {
+    pub(crate) fn announced(&self) -> Client<'_> {
         match (self.via.as_deref().and_then(|via| via.announced), &self.peer) {
             (Some(Source::Client(address)), _) => Client::Ip(address.ip(), Some(address.port())),
             (Some(Source::Unix), _) | (_, Address::Unix(_)) => Client::Unix,

@@ -10,6 +10,7 @@ use hipflask_http::Limits;
 use hipflask_http::forwarded::Believed;
 use hipflask_http::network::Networks;
 
+use crate::crew::Crew;
 use crate::exposed::Files;
 use crate::metrics::Stats;
 use crate::request_id::RequestId;
@@ -168,12 +169,17 @@ pub struct Config {
     pub queue: usize,
     /// Open connections, at most; further ones wait in the kernel's queue. 16,384.
     pub max_connections: usize,
+    /// Open connections of one address, at most, or of one IPv6 network of 64 bits; further ones are closed. 0 for as many
+    /// as come: behind one address there may be a whole campus, which only the operator knows.
+    pub max_per_address: usize,
     /// The kernel's queue of connections not yet accepted. 1024; the kernel caps it by `net.core.somaxconn`.
     pub backlog: u32,
     /// Share the port with other processes (`SO_REUSEPORT`).
     pub reuse_port: bool,
     /// The listeners are inherited and other processes accept from them too: they take turns.
     pub shared: bool,
+    /// Those processes, so that each gets its share of the connections.
+    pub crew: Option<Arc<Crew>>,
     /// Let an IPv6 listener refuse IPv4.
     pub only_v6: bool,
     /// Limits of the protocol.
@@ -250,9 +256,11 @@ impl Default for Config {
             threads: 32,
             queue: 1024,
             max_connections: 16_384,
+            max_per_address: 0,
             backlog: 1024,
             reuse_port: false,
             shared: false,
+            crew: None,
             only_v6: false,
             limits: Limits::default(),
             timeouts: Timeouts::default(),

@@ -198,6 +198,8 @@ pub(crate) struct Conn<T> {
     pub(crate) greeting: bool,
     /// A PROXY header has to come first.
     pub(crate) announces: bool,
+    /// It is one of its address' connections, where those are counted.
+    pub(crate) counted: bool,
     /// What comes is sent on to the port that has TLS.
     pub(crate) redirects: bool,
     /// A stand-in whose connection has output of earlier answers.
@@ -239,6 +241,7 @@ impl<T> Conn<T> {
             used: false,
             greeting: false,
             announces: false,
+            counted: false,
             redirects: false,
             is_behind: false,
             sent: 0,

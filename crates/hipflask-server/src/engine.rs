@@ -144,6 +144,7 @@ impl<H: Handler> Engine<H> {
         if let Some(stats) = engine.stats() {
             stats.set(Gauge::ThreadsMost, engine.config.threads);
             stats.set(Gauge::QueueMost, engine.config.queue);
+            stats.set(Gauge::StuckMost, engine.config.stuck_threads);
         }
         engine.pool.lead(lead);
         let watching = Arc::clone(&engine);

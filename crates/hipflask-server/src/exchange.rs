@@ -77,7 +77,8 @@ pub struct Answered<'a> {
     pub version: Option<Version>,
     /// The name of the rule that matched; see [`RouteHistory::named`](crate::RouteHistory::named).
     pub route: Option<&'a str>,
-    /// The response's status; 101 for a connection that has changed its protocol.
+    /// The response's status; for a connection that has changed its protocol 101, or 200 for a stream of HTTP/2 that has
+    /// (RFC 8441 §5).
     pub status: u16,
     /// Bytes sent, head included. An HTTP/2 stream's are counted as HTTP/1.1 would have them.
     pub sent: u64,

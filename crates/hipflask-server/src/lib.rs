@@ -5,11 +5,13 @@
 //! has the reasons and the measurements.
 
 mod access_log;
+mod addresses;
 mod body;
 mod client;
 mod coding;
 mod config;
 mod conn;
+mod crew;
 mod deferred;
 mod delivery;
 mod engine;
@@ -50,6 +52,7 @@ pub use body::{Body, BodyError, BodySource, BodyStream};
 pub use client::{Client, Trust, Via};
 pub use coding::{Effort, compress};
 pub use config::{Bind, Compression, Config, EarlyHints, ProxyProtocol, RootPath, Scope, Timeouts};
+pub use crew::Crew;
 pub use deferred::Deferred;
 pub use exchange::{Address, Answered, ConnInfo, Notice, Times};
 pub use exposed::{Exposed, Files, Mount};

@@ -5,6 +5,7 @@
 //! sockets of its own.
 
 mod board;
+mod health;
 mod monitor;
 mod prometheus;
 mod stats;

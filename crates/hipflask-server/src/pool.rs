@@ -71,6 +71,8 @@ struct Queues<T> {
     leading: usize,
     /// Threads whose view goes on though its request has been answered by its deadline.
     stuck: usize,
+    /// The queue was full, and has not been half empty since.
+    full: bool,
     ended: bool,
 }
 
@@ -113,6 +115,7 @@ impl<T> Pool<T> {
                 streaming: 0,
                 leading: 0,
                 stuck: 0,
+                full: false,
                 ended: false,
             }),
             changed: Condvar::new(),
@@ -133,10 +136,17 @@ impl<T> Pool<T> {
     }
 
     /// Lets those who ask know how many there are.
-    fn show(&self, queues: &Queues<T>) {
+    fn show(&self, queues: &mut Queues<T>) {
         if let Some(stats) = &self.stats {
+            let queued = queues.probation.len() + queues.calls.len();
             stats.set(Gauge::Threads, queues.threads);
-            stats.set(Gauge::Queue, queues.probation.len() + queues.calls.len());
+            stats.set(Gauge::Queue, queued);
+            stats.set(Gauge::Stuck, queues.stuck);
+            let full = queued >= self.longest || (queues.full && queued > self.longest / 2);
+            if full != queues.full {
+                queues.full = full;
+                stats.set_full(full);
+            }
         }
     }
 
@@ -202,6 +212,7 @@ impl<T> Pool<T> {
         queues.stuck += 1;
         let stuck = queues.stuck;
         let thread = self.wants_thread(&mut queues);
+        self.show(&mut queues);
         drop(queues);
         self.changed.notify_one();
         (stuck, thread)
@@ -211,6 +222,7 @@ impl<T> Pool<T> {
     pub(crate) fn regain(&self) {
         let mut queues = self.lock();
         queues.stuck = queues.stuck.saturating_sub(1);
+        self.show(&mut queues);
         self.note_spare(&queues);
     }
 
@@ -233,6 +245,7 @@ impl<T> Pool<T> {
         });
         if found.is_some() {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.show(&mut queues);
         }
         drop(queues);
         match found {
@@ -269,7 +282,7 @@ impl<T> Pool<T> {
         }
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let thread = self.wants_thread(&mut queues);
-        self.show(&queues);
+        self.show(&mut queues);
         drop(queues);
         self.changed.notify_one();
         thread
@@ -308,7 +321,7 @@ impl<T> Pool<T> {
     pub(crate) fn admit(&self) {
         let mut queues = self.lock();
         queues.threads += 1;
-        self.show(&queues);
+        self.show(&mut queues);
         self.note_spare(&queues);
     }
 
@@ -316,7 +329,7 @@ impl<T> Pool<T> {
     pub(crate) fn leave(&self) {
         let mut queues = self.lock();
         queues.threads -= 1;
-        self.show(&queues);
+        self.show(&mut queues);
         self.note_spare(&queues);
         drop(queues);
         self.left.notify_all();
@@ -373,7 +386,7 @@ impl<T> Pool<T> {
                 let call = queues.probation.pop_front().or_else(|| queues.calls.pop_front());
                 if let Some(call) = call {
                     queues.running += 1;
-                    self.show(&queues);
+                    self.show(&mut queues);
                     let left = self.waiting.fetch_sub(1, Ordering::SeqCst) - 1;
                     let tell = left <= self.longest / 2 && self.wants_room.swap(false, Ordering::SeqCst);
                     let job = match call {

@@ -6,14 +6,16 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::addresses::Addresses;
 use crate::client::Gate;
 use crate::config::{Config, Timeouts};
 use crate::conn::{Conn, Phase, READ};
+use crate::crew::{ASIDE, Place};
 use crate::exchange::{Address, ConnInfo};
 use crate::held::Lent;
 use crate::metrics::{Counter, Gauge, Stats};
@@ -40,6 +42,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HOLDERS: usize = 2;
 
 pub(crate) const BELL: u64 = u64::MAX;
+/// Another process calls, or asks for a sign of life.
+pub(crate) const CALL: u64 = BELL - 1;
 /// Tokens from here on are listeners.
 const LISTENERS: u64 = u64::MAX - (1 << 16);
 
@@ -86,6 +90,8 @@ enum Pause {
     Full,
     /// Descriptors or memory ran out.
     Exhausted(Instant),
+    /// Another process that has fewer connections comes first.
+    Aside(Instant),
 }
 
 /// How far a stop has come.
@@ -140,6 +146,10 @@ pub(crate) struct Reactor<T> {
     listeners: Vec<Listener>,
     /// Other processes accept from the listeners too.
     shared: bool,
+    /// This process among those.
+    place: Option<Box<Place>>,
+    /// What waited while this process stood aside is its own to take.
+    insists: bool,
     pause: Pause,
     /// The last attempt to accept found no descriptor.
     pub(crate) exhausted: bool,
@@ -147,6 +157,10 @@ pub(crate) struct Reactor<T> {
     tls: Option<Arc<Tls>>,
     /// What there is to do about proxies.
     gate: Option<Box<Gate>>,
+    /// Connections by address, where those are limited.
+    addresses: Option<Box<Addresses>>,
+    /// Those that were closed for that.
+    pub(crate) turned_away: Vec<ConnInfo>,
     /// What came of changed certificates.
     pub(crate) reloaded: Option<Result<(), TlsError>>,
     timeouts: Timeouts,
@@ -166,8 +180,12 @@ impl<T> Reactor<T> {
             let interest = if config.shared { Interest::Share } else { Interest::Listen };
             poller.add(listener.fd.as_raw_fd(), LISTENERS + at as u64, interest)?;
         }
+        let place = config.crew.as_ref().and_then(Place::take);
+        if let Some(bell) = place.as_ref().and_then(|place| place.bell()) {
+            poller.add(bell, CALL, Interest::Listen)?;
+        }
         let now = Instant::now();
-        Ok(Reactor {
+        let reactor = Reactor {
             poller,
             ready: Vec::with_capacity(EVENTS),
             cursor: 0,
@@ -191,16 +209,22 @@ impl<T> Reactor<T> {
             buffers: Vec::new(),
             listeners,
             shared: config.shared,
+            place,
+            insists: false,
             pause: Pause::No,
             exhausted: false,
             most: config.max_connections.max(1),
             tls: config.tls.clone(),
             gate: Gate::new(config),
+            addresses: Addresses::new(config.max_per_address),
+            turned_away: Vec::new(),
             reloaded: None,
             timeouts: config.timeouts.clone(),
             stats: config.stats.clone(),
             stopping: Stopping::No,
-        })
+        };
+        reactor.show();
+        Ok(reactor)
     }
 
     /// The next event of the batch.
@@ -223,6 +247,11 @@ impl<T> Reactor<T> {
         {
             self.resume();
         }
+        if let Pause::Aside(until) = self.pause
+            && until <= self.now
+        {
+            self.come_back();
+        }
         result
     }
 
@@ -235,13 +264,16 @@ impl<T> Reactor<T> {
             Stopping::LastCall(first, last) => Some(until(first.min(last))),
             Stopping::Finishing(last) => Some(until(last)),
         };
-        let resume = if let Pause::Exhausted(then) = self.pause { Some(until(then)) } else { None };
+        let resume = match self.pause {
+            Pause::Exhausted(then) | Pause::Aside(then) => Some(until(then)),
+            Pause::No | Pause::Full => None,
+        };
         [most, stop, resume, self.wheel.next(now - self.start)].into_iter().flatten().min()
     }
 
     /// Whether a token is a listener's.
     pub(crate) fn is_listener(token: u64) -> bool {
-        (LISTENERS..BELL).contains(&token)
+        (LISTENERS..CALL).contains(&token)
     }
 
     /// The next connection whose time is over.
@@ -281,16 +313,31 @@ impl<T> Reactor<T> {
                     };
                     let mut info = ConnInfo { secure, ..ConnInfo::new(peer, local) };
                     let announces = self.gate.as_ref().is_some_and(|gate| gate.admit(&mut info));
+                    let mut counted = false;
+                    if let Some(addresses) = self.addresses.as_mut().filter(|_| !announces) {
+                        match addresses.enter(&info) {
+                            Ok(yes) => counted = yes,
+                            Err(()) => {
+                                self.turned_away.push(info);
+                                continue;
+                            }
+                        }
+                    }
                     let transport = match &self.tls {
                         Some(tls) if secure => {
                             self.reloaded = tls.look(self.now).or(self.reloaded.take());
                             // Fails only where memory or random bytes have run out.
-                            let Ok(session) = tls.accept() else { continue };
+                            let Ok(session) = tls.accept() else {
+                                if let Some(addresses) = self.addresses.as_mut().filter(|_| counted) {
+                                    addresses.leave(&info);
+                                }
+                                continue;
+                            };
                             Transport::secure(socket, session)
                         }
                         _ => Transport::Plain(socket),
                     };
-                    if let Err(error) = self.insert(transport, info, redirects, announces) {
+                    if let Err(error) = self.insert(transport, info, redirects, announces, counted) {
                         self.pause(Pause::Exhausted(self.now + ACCEPT_PAUSE));
                         return Accepted::Paused(error);
                     }
@@ -315,12 +362,25 @@ impl<T> Reactor<T> {
     /// As [`Reactor::accept`], a usual share.
     ///
     /// Of a listener that others have too, an idle process takes one, and then stands at the end of the line: the kernel
-    /// always wakes the one that has stood there longest, and without that it would be the same one each time.
+    /// always wakes the one that has stood there longest, and without that it would be the same one each time. One that
+    /// has more connections than another stands aside.
     pub(crate) fn accept_some(&mut self, token: u64) -> Accepted {
         if !self.shared {
             return self.accept(token, ACCEPTS);
         }
-        let accepted = self.accept(token, 1 + self.ready.len() / SHARE_OF_BATCH);
+        let mut most = 1 + self.ready.len() / SHARE_OF_BATCH;
+        if std::mem::take(&mut self.insists) {
+            most = 1;
+        } else if let Some(place) = &mut self.place {
+            most = most.min(place.share(self.open));
+            if most == 0 {
+                if self.pause == Pause::No {
+                    self.pause(Pause::Aside(self.now + ASIDE));
+                }
+                return Accepted::Fine;
+            }
+        }
+        let accepted = self.accept(token, most);
         if self.pause == Pause::No
             && let Some(listener) = self.listeners.get((token - LISTENERS) as usize)
         {
@@ -329,6 +389,35 @@ impl<T> Reactor<T> {
             drop(self.poller.add(fd, token, Interest::Share));
         }
         accepted
+    }
+
+    /// Another process calls this one to accept, or asks whether it turns.
+    pub(crate) fn answer_call(&mut self) -> Accepted {
+        let Some(place) = &self.place else { return Accepted::Fine };
+        if !place.answer() {
+            return Accepted::Fine;
+        }
+        if let Pause::Aside(_) = self.pause {
+            self.resume();
+        }
+        for at in 0..self.listeners.len() {
+            if !self.shared || self.pause != Pause::No {
+                break;
+            }
+            if let Accepted::Paused(error) = self.accept_some(LISTENERS + at as u64) {
+                return Accepted::Paused(error);
+            }
+        }
+        Accepted::Fine
+    }
+
+    /// Has stood aside for long enough: what waits now waits for nobody else.
+    fn come_back(&mut self) {
+        self.insists = self.listeners.iter().any(|listener| sys::is_readable(listener.fd.as_fd()));
+        if let (true, Some(place)) = (self.insists, &mut self.place) {
+            place.was_not_heard();
+        }
+        self.resume();
     }
 
     /// Registers the listeners that others have too anew: that tells of what waits at them already.
@@ -348,13 +437,48 @@ impl<T> Reactor<T> {
         info: ConnInfo,
         redirects: bool,
         announces: bool,
+        counted: bool,
     ) -> io::Result<()> {
-        let mut conn = self.seat(transport, Arc::new(info))?;
+        let info = Arc::new(info);
+        let mut conn = match self.seat(transport, Arc::clone(&info)) {
+            Ok(conn) => conn,
+            Err(error) => {
+                if let Some(addresses) = self.addresses.as_mut().filter(|_| counted) {
+                    addresses.leave(&info);
+                }
+                return Err(error);
+            }
+        };
         conn.announces = announces;
+        conn.counted = counted;
         conn.greeting = announces || conn.info.secure;
         conn.redirects = redirects;
         self.park(conn);
         Ok(())
+    }
+
+    /// Counts a connection whose PROXY header has named its client; false if that has as many as it may.
+    pub(crate) fn count_in(&mut self, conn: &mut Conn<T>) -> bool {
+        let Some(addresses) = &mut self.addresses else { return true };
+        match addresses.enter(&conn.info) {
+            Ok(counted) => conn.counted = counted,
+            Err(()) => return false,
+        }
+        true
+    }
+
+    /// Has a connection be known by another name, so that whoever still knows the old one means nobody.
+    pub(crate) fn rename(&mut self, conn: &mut Conn<T>) {
+        let Some(slot) = self.slot(conn.token) else { return };
+        Wheel::clear(&mut slot.timer);
+        slot.generation = slot.generation.wrapping_add(1);
+        let interest = if slot.writing { Interest::ReadWrite } else { Interest::Read };
+        let token = u64::from(slot.generation) << 32 | index(conn.token) as u64;
+        conn.token = token;
+        if let Some(fd) = conn.socket.raw_fd() {
+            // That tells anew of what has happened meanwhile.
+            drop(self.poller.change(fd, token, interest));
+        }
     }
 
     /// Gives a connection, or a stream of one, its place.
@@ -407,6 +531,10 @@ impl<T> Reactor<T> {
 
     /// Lets those who ask know how many connections there are.
     fn show(&self) {
+        if let Some(place) = &self.place {
+            let accepts = matches!(self.pause, Pause::No | Pause::Aside(_)) && !self.listeners.is_empty();
+            place.show(accepts.then_some(self.open));
+        }
         if let Some(stats) = &self.stats {
             stats.set(Gauge::Connections, self.open);
             stats.set(Gauge::Http2Streams, self.streams);
@@ -424,10 +552,12 @@ impl<T> Reactor<T> {
             }
         }
         self.pause = pause;
+        self.show();
     }
 
     fn resume(&mut self) {
         self.pause = Pause::No;
+        self.show();
         for (at, listener) in self.listeners.iter().enumerate() {
             let (fd, token) = (listener.fd.as_raw_fd(), LISTENERS + at as u64);
             drop(match self.shared {
@@ -640,6 +770,9 @@ impl<T> Reactor<T> {
         }
         self.reclaim(std::mem::take(&mut conn.inbuf));
         self.reclaim(std::mem::take(&mut conn.out));
+        if let Some(addresses) = self.addresses.as_mut().filter(|_| conn.counted) {
+            addresses.leave(&conn.info);
+        }
         let at = index(conn.token);
         if let Some(slot) = self.slot(conn.token) {
             slot.generation = slot.generation.wrapping_add(1);
@@ -653,7 +786,11 @@ impl<T> Reactor<T> {
             self.show();
         }
         drop(conn);
-        if self.pause != Pause::No && self.open < self.most {
+        let is_over = match self.pause {
+            Pause::No | Pause::Aside(_) => false,
+            Pause::Full | Pause::Exhausted(_) => self.open < self.most,
+        };
+        if is_over {
             self.resume();
         }
     }
@@ -701,6 +838,7 @@ impl<T> Reactor<T> {
             self.accept(LISTENERS + at as u64, most);
         }
         self.listeners.clear();
+        self.place = None;
     }
 
     /// The connections on which nothing is happening.

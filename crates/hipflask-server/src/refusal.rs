@@ -97,6 +97,8 @@ kinds! {
     CutProxyHeader = "cut_proxy_header";
     /// A connection that needs a PROXY header comes from where none is trusted.
     UntrustedPeer = "untrusted_peer";
+    /// The client's address has as many connections as it may.
+    ManyConnections = "many_connections";
 }
 
 impl From<Error> for Refusal {

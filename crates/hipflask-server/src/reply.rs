@@ -80,7 +80,7 @@ pub(crate) fn asked_unknown() -> Exchange {
 const HSTS: &[u8] = b"Strict-Transport-Security";
 
 /// The one 1xx that ends an exchange.
-const SWITCHING: u16 = 101;
+pub(crate) const SWITCHING: u16 = 101;
 
 /// What follows what has been written.
 pub(crate) enum Payload {

@@ -5,6 +5,8 @@ use std::hash::{BuildHasher, RandomState};
 
 use hipflask_http::RequestHead;
 
+use crate::client::Trust;
+
 /// The longest name that is taken from a client. 128: two UUIDs and what stands between them.
 const MOST: usize = 128;
 
@@ -24,7 +26,8 @@ pub enum IdSource {
     Off,
     /// The server.
     Generate,
-    /// The client, if it does: 1 to 128 letters, digits and `-_.~+/=:@`. For servers that only a trusted proxy can reach.
+    /// The client, if it does: 1 to 128 letters, digits and `-_.~+/=:@`. Where proxies are trusted, only they; where none
+    /// is named, anybody, which is for servers that only one's own programs can reach.
     Trust,
 }
 
@@ -41,9 +44,9 @@ impl RequestId {
     }
 
     /// Sees to it that a request has a name.
-    pub(crate) fn give(&self, head: &mut RequestHead) {
+    pub(crate) fn give(&self, head: &mut RequestHead, trust: Trust) {
         let lower = self.field.to_ascii_lowercase();
-        let brought = if self.source == IdSource::Trust { only(head, &lower) } else { None };
+        let brought = if self.source == IdSource::Trust && trust != Trust::No { only(head, &lower) } else { None };
         let id = brought.unwrap_or_else(fresh);
         head.identify(&self.field, &id);
     }
@@ -81,6 +84,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn where_proxies_are_trusted_only_they_name_requests() {
+        for (trust, taken) in [(Trust::Unset, true), (Trust::Yes, true), (Trust::No, false)] {
+            let mut head = RequestHead::new();
+            let text = "GET / HTTP/1.1\r\nHost: h\r\nX-Request-ID: mine\r\n\r\n";
+            head.parse(text.as_bytes(), &hipflask_http::Limits::default()).unwrap().unwrap();
+            RequestId { source: IdSource::Trust, ..RequestId::default() }.give(&mut head, trust);
+            assert_eq!(head.id() == Some("mine"), taken, "{trust:?}");
+        }
+    }
+
+    #[test]
     fn names_differ() {
         let mut names: Vec<_> = (0..1000).map(|_| fresh()).collect();
         names.extend(std::thread::spawn(|| (0..1000).map(|_| fresh()).collect::<Vec<_>>()).join().unwrap());
@@ -109,7 +123,7 @@ mod tests {
             let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n");
             head.parse(text.as_bytes(), &hipflask_http::Limits::default()).unwrap().unwrap();
             let source = if trust { IdSource::Trust } else { IdSource::Generate };
-            RequestId { source, ..RequestId::default() }.give(&mut head);
+            RequestId { source, ..RequestId::default() }.give(&mut head, Trust::Unset);
             let id = head.id().unwrap().to_owned();
             match taken {
                 Some(taken) => assert_eq!(id, taken),

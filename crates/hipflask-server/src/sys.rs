@@ -153,6 +153,7 @@ fn milliseconds(timeout: Option<Duration>) -> libc::c_int {
 }
 
 /// What ends another thread's wait in the poller.
+#[derive(Debug)]
 pub(crate) struct Bell {
     event: OwnedFd,
 }
@@ -539,6 +540,13 @@ pub(crate) fn wait_to_write(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Whether something waits at a descriptor.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid entry behind the pointer.
+    checked(unsafe { libc::poll(&raw mut entry, 1, 0) }).is_ok_and(|count| count > 0)
 }
 
 /// The name of this machine.

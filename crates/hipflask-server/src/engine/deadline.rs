@@ -199,11 +199,14 @@ impl<H: Handler> Engine<H> {
             Some(body) => self.revoke(&mut conn, body),
             None => true,
         };
-        // An early hint of the view's could still come, in the middle of the next answer. And a request that is answered
-        // later is known by its connection's name, which the next one must not have while it ends.
+        // An early hint of the view's could still come, in the middle of the next answer.
         let usable = usable
-            && (held.exchange.version == Version::Http2
-                || (self.config.early_hints != EarlyHints::All && stage != Stage::Deferred));
+            && (held.exchange.version == Version::Http2 || self.config.early_hints != EarlyHints::All);
+        if stage == Stage::Deferred && held.exchange.version != Version::Http2 {
+            // A request that is answered later is known by its connection's name, which the next one must not have while it
+            // ends.
+            lead.rename(&mut conn);
+        }
         let keep_alive = held.exchange.keep_alive && usable && !self.is_stopping();
         self.answer(&mut conn, Exchange { keep_alive, ..held.exchange }, here, |reply| {
             if refusal.status == 503 {

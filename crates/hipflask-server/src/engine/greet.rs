@@ -15,7 +15,7 @@ use crate::refusal::{Refusal, RefusalKind};
 use crate::reply::{asked, asked_unknown};
 use crate::tls::Greeting;
 
-use super::leader::Flow;
+use super::leader::{CROWDED, Flow};
 use super::{Engine, Helm, Here, Link, plain};
 
 /// What somebody gets who speaks HTTP to the port that has TLS.
@@ -43,6 +43,11 @@ impl<H: Handler> Engine<H> {
                     return Flow::Next(lead);
                 }
                 Announced::Over => {
+                    lead.close(conn);
+                    return Flow::Next(lead);
+                }
+                Announced::Done if !lead.count_in(&mut conn) => {
+                    self.tell_refused(&conn.info, CROWDED);
                     lead.close(conn);
                     return Flow::Next(lead);
                 }

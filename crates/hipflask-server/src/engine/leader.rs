@@ -23,7 +23,7 @@ use crate::locked;
 use crate::metrics::Counter;
 use crate::outlet;
 use crate::pool::{Call, StreamJob};
-use crate::reactor::{Accepted, BELL, Reactor, Stopping};
+use crate::reactor::{Accepted, BELL, CALL, Reactor, Stopping};
 use crate::record::Record;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::reply::{asked, asked_unknown};
@@ -39,6 +39,13 @@ const SHARE: usize = 64;
 const WOKEN: usize = 32;
 /// What a lingering connection reads at most.
 pub(super) const LINGER_MOST: usize = 1 << 20;
+
+/// An answer would cost what the limit saves, a handshake most of all.
+pub(super) const CROWDED: Refusal = Refusal {
+    kind: RefusalKind::ManyConnections,
+    status: 0,
+    reason: "its address has as many connections as it may",
+};
 
 /// What a step of the leader left.
 pub(super) enum Flow<H: Handler> {
@@ -158,14 +165,19 @@ impl<H: Handler> Engine<H> {
             if self.looks.swap(false, Ordering::SeqCst) {
                 lead.listen_anew();
             }
-        } else if Reactor::<H::Ticket>::is_listener(event.token) {
+        } else if event.token == CALL || Reactor::<H::Ticket>::is_listener(event.token) {
+            let accepted =
+                if event.token == CALL { lead.answer_call() } else { lead.accept_some(event.token) };
             // One notice each time, not one for each attempt.
-            match lead.accept_some(event.token) {
+            match accepted {
                 Accepted::Paused(error) if !std::mem::replace(&mut lead.exhausted, true) => {
                     self.notice(&Notice::AcceptPaused(error.to_string()));
                 }
                 Accepted::Fine if std::mem::take(&mut lead.exhausted) => self.notice(&Notice::AcceptResumed),
                 _ => {}
+            }
+            for info in std::mem::take(&mut lead.turned_away) {
+                self.tell_refused(&info, CROWDED);
             }
             if let Some(reloaded) = lead.reloaded.take() {
                 self.notice(&match reloaded {
@@ -440,7 +452,7 @@ impl<H: Handler> Engine<H> {
             conn.out = lead.buffer();
         }
         if self.config.request_id.is_on() {
-            self.config.request_id.give(&mut head);
+            self.config.request_id.give(&mut head, conn.info.trust);
         }
         let identified = match conn.info.trust {
             Trust::Yes => self.identify(&mut conn, &head),

@@ -21,7 +21,7 @@ use crate::interim::{self, Outbox, Scope};
 use crate::pool::Call;
 use crate::record::Record;
 use crate::refusal::{Refusal, RefusalKind};
-use crate::reply::{Answer, Payload, Reply, Standing, asked, asked_unknown};
+use crate::reply::{Answer, Payload, Reply, SWITCHING, Standing, asked, asked_unknown};
 
 use super::{Engine, Here, Link, message, plain};
 
@@ -218,7 +218,10 @@ impl<H: Handler> Engine<H> {
         conn.closing |= !answer.keep;
         let body_from = conn.sent_until(answer.body);
         if let Some(record) = conn.records.last_mut() {
-            record.is_made(Instant::now(), answer.status, body_from);
+            // A tunnel of HTTP/2 is opened by 200 (RFC 8441 §5).
+            let is_tunnel = answer.status == SWITCHING && conn.socket.stream().is_some();
+            let status = if is_tunnel { 200 } else { answer.status };
+            record.is_made(Instant::now(), status, body_from);
             record.rule = answer.route;
         }
         if !answer.afterwards.is_empty() {

@@ -11,10 +11,12 @@
 //! - a few words for the whole.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::crew::Crew;
 use crate::sys::SharedWords;
 
 /// Upper bounds of the histograms' buckets, in nanoseconds, and as Prometheus writes them. Fixed, so that histograms of
@@ -68,6 +70,11 @@ const SLOW_ENTRY: usize = 4 + 5 + LINE / 8;
 const HEAD: usize = 8;
 const RESTARTS: usize = 0;
 const DRAINING: usize = 1;
+/// Nanoseconds that a process may be silent, or its queue full.
+const PATIENCE: usize = 2;
+
+/// Longer than any pause of a process that is well; a probe that comes every ten seconds sees the first that is not.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
 
 macro_rules! words {
     ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $item:ident,)+ }) => {
@@ -130,6 +137,10 @@ words! {
         Busy,
         /// Views that may run at the same time.
         ThreadsMost,
+        /// Threads whose request was answered by its deadline while their view goes on.
+        Stuck,
+        /// Of those, as many as others replace.
+        StuckMost,
         /// Open streams of events.
         Streams,
         /// Open WebSockets and the like.
@@ -191,7 +202,9 @@ const REGION: usize = SERIES_AT + (SERIES + 1) * ENTRY;
 const PID: usize = 0;
 const STATE: usize = 1;
 const BEGAN: usize = 2;
-const GAUGES_AT: usize = 3;
+/// Since when its queue has not been half empty after it was full.
+const FULL: usize = 3;
+const GAUGES_AT: usize = 4;
 const RUNNING_AT: usize = GAUGES_AT + Gauge::COUNT;
 const SLOW_AT: usize = RUNNING_AT + RUNNING * RUN;
 const BLOCK: usize = SLOW_AT + SLOW * SLOW_ENTRY;
@@ -208,6 +221,8 @@ pub struct Board {
     shared: SharedWords,
     slots: usize,
     blocks: usize,
+    /// The processes that serve, as far as they can be asked whether they turn.
+    crew: Arc<Crew>,
     /// The beginning of all times; the same in every process, since the clock is the machine's.
     epoch: Instant,
     began: SystemTime,
@@ -269,6 +284,8 @@ pub(super) struct Process {
     pub(super) state: State,
     /// Seconds since 1970.
     pub(super) began: u64,
+    /// For how long its queue has been full.
+    pub(super) full: Option<Duration>,
     pub(super) gauges: [u64; Gauge::COUNT],
     pub(super) running: Vec<Run>,
     pub(super) slow: Vec<Slow>,
@@ -300,16 +317,42 @@ pub(super) struct Slow {
 }
 
 impl Board {
-    /// Memory for so many slots.
+    /// Memory for so many slots, and for the one process that there is.
+    ///
+    /// # Errors
+    ///
+    /// There is not enough memory, or no descriptor.
+    pub fn new(slots: usize) -> io::Result<Board> {
+        Board::of(slots, Arc::new(Crew::new(1)?))
+    }
+
+    /// Memory for so many slots, and for processes that can be asked whether they turn.
     ///
     /// # Errors
     ///
     /// There is not enough memory.
-    pub fn new(slots: usize) -> io::Result<Board> {
+    pub fn of(slots: usize, crew: Arc<Crew>) -> io::Result<Board> {
         let slots = slots.clamp(1, 4096);
         let blocks = slots + SPARE_BLOCKS;
         let shared = SharedWords::new(HEAD + slots * REGION + blocks * BLOCK)?;
-        Ok(Board { shared, slots, blocks, epoch: Instant::now(), began: SystemTime::now() })
+        let board = Board { shared, slots, blocks, crew, epoch: Instant::now(), began: SystemTime::now() };
+        board.set_patience(DEFAULT_PATIENCE);
+        Ok(board)
+    }
+
+    /// The processes that can be asked whether they turn.
+    pub fn crew(&self) -> &Arc<Crew> {
+        &self.crew
+    }
+
+    /// Sets how long a process may be silent, and its queue full, until it counts as ill.
+    pub fn set_patience(&self, patience: Duration) {
+        let nanos = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+        self.word(PATIENCE).store(nanos, Relaxed);
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_nanos(self.read(PATIENCE))
     }
 
     pub(super) fn word(&self, at: usize) -> &AtomicU64 {
@@ -346,13 +389,8 @@ impl Board {
         self.word(DRAINING).store(u64::from(draining), Relaxed);
     }
 
-    /// Whether a process can take requests.
-    pub fn is_ready(&self) -> bool {
-        self.read(DRAINING) == 0
-            && (0..self.blocks).any(|block| {
-                let at = self.block_at(block);
-                self.read(at + PID) != 0 && State::of(self.read(at + STATE)) == State::Ready
-            })
+    pub(super) fn is_draining(&self) -> bool {
+        self.read(DRAINING) != 0
     }
 
     // Blocks.
@@ -398,6 +436,12 @@ impl Board {
             State::Stopping => 2,
         };
         self.word(block + STATE).store(word, Relaxed);
+    }
+
+    /// Notes that a process' queue has become full, or has room again.
+    pub(super) fn set_full(&self, block: usize, full: bool) {
+        let since = if full { self.now().max(1) } else { 0 };
+        self.word(block + FULL).store(since, Relaxed);
     }
 
     pub(super) fn gauge(&self, block: usize, which: Gauge) -> &AtomicU64 {
@@ -456,8 +500,10 @@ impl Board {
         let now = self.now();
         let running = (0..RUNNING).filter_map(|thread| self.run(at + RUNNING_AT + thread * RUN, thread, now));
         let slow = (0..SLOW).filter_map(|which| self.slow(at + SLOW_AT + which * SLOW_ENTRY));
+        let full = self.read(at + FULL);
         Some(Process {
             pid,
+            full: (full != 0).then(|| Duration::from_nanos(now.saturating_sub(full))),
             state: State::of(self.read(at + STATE)),
             began: self.read(at + BEGAN),
             gauges,

@@ -268,9 +268,14 @@ impl Peer {
                 let open = wants_open_metrics(head);
                 self.write(200, content_type(open), &board.prometheus(open), only_head);
             }
-            (_, b"/healthz") => self.write(200, PLAIN, "ok\n", only_head),
-            (_, b"/readyz") if board.is_ready() => self.write(200, PLAIN, "ready\n", only_head),
-            (_, b"/readyz") => self.write(503, PLAIN, "not ready\n", only_head),
+            (_, b"/healthz") => match board.health() {
+                Ok(text) => self.write(200, PLAIN, &text, only_head),
+                Err(text) => self.write(503, PLAIN, &text, only_head),
+            },
+            (_, b"/readyz") => match board.readiness() {
+                Ok(()) => self.write(200, PLAIN, "ready\n", only_head),
+                Err(text) => self.write(503, PLAIN, &text, only_head),
+            },
             (Role::Control, b"/" | b"/status") => {
                 self.write(200, "application/json", &board.status(), only_head);
             }

@@ -37,6 +37,8 @@ const GAUGES: [(Gauge, &str, &str); Gauge::COUNT] = [
     (Gauge::Threads, "hipflask_threads", "Threads that serve."),
     (Gauge::Busy, "hipflask_threads_busy", "Threads inside views."),
     (Gauge::ThreadsMost, "hipflask_threads_limit", "Views that may run at the same time."),
+    (Gauge::Stuck, "hipflask_threads_stuck", "Threads in views whose requests were answered by deadlines."),
+    (Gauge::StuckMost, "hipflask_threads_stuck_limit", "Of those, as many as others replace."),
     (Gauge::Streams, "hipflask_event_streams", "Open streams of events."),
     (Gauge::WebSockets, "hipflask_websockets", "Open WebSockets."),
 ];

@@ -95,6 +95,13 @@ impl Stats {
         }
     }
 
+    /// Notes that the queue has become full, or has room again.
+    pub(crate) fn set_full(&self, full: bool) {
+        if let Some(block) = self.block {
+            self.board.set_full(block, full);
+        }
+    }
+
     fn add(&self, what: Gauge) {
         if let Some(block) = self.block {
             self.board.gauge(block, what).fetch_add(1, Relaxed);

@@ -73,6 +73,8 @@ fn worker(process: &Process) -> String {
         ("threads", Gauge::Threads),
         ("busy", Gauge::Busy),
         ("threads_limit", Gauge::ThreadsMost),
+        ("stuck", Gauge::Stuck),
+        ("stuck_limit", Gauge::StuckMost),
         ("event_streams", Gauge::Streams),
         ("websockets", Gauge::WebSockets),
     ];
