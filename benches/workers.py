@@ -3,9 +3,9 @@
 usage: workers.py [--seconds S] [--rounds N] [--write]
 
 The view computes for half a millisecond, so that the load generator, which shares the cores, hardly counts.
-Rounds are interleaved. The spread is that of 64 connections that are opened one after the other and kept,
-over two and four workers; beside it that of 64 connections over sockets with SO_REUSEPORT, which the kernel
-chooses by a hash of the addresses.
+Rounds are interleaved. The spread is that of 64 connections that are opened one after the other and kept, and
+of 64 that are opened at once, over two and four workers; beside it that of 64 connections over sockets with
+SO_REUSEPORT, which the kernel chooses by a hash of the addresses.
 """
 
 from __future__ import annotations
@@ -89,6 +89,23 @@ def spread(port: int) -> list[int]:
     return sorted(found.values())
 
 
+def spread_of_burst(port: int) -> list[int]:
+    """As `spread`, for connections that are opened at once."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket()) for _ in range(CONNECTIONS)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+        found: Counter[bytes] = Counter()
+        for client in clients:
+            client.settimeout(60)
+            client.sendall(b"GET /who HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        for client in clients:
+            answer = b"".join(iter(lambda client=client: client.recv(4096), b""))
+            found[answer.rpartition(b"\r\n\r\n")[2]] += 1
+    return sorted(found.values())
+
+
 def spread_by_hash(workers: int) -> list[int]:
     """The same, for sockets with SO_REUSEPORT."""
     with ExitStack() as stack:
@@ -123,6 +140,7 @@ def measure(seconds: float, rounds: int) -> dict:
             with server(folder, workers) as port:
                 spreads[workers] = {
                     "shared listener": [spread(port) for _ in range(rounds)],
+                    "shared listener, opened at once": [spread_of_burst(port) for _ in range(rounds)],
                     "SO_REUSEPORT": [spread_by_hash(workers) for _ in range(rounds)],
                 }
         with server(folder, 1) as one, server(folder, 2) as two:

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 
 import pytest
-from http2_frames import Wire, headers
+from http2_frames import END_HEADERS, HEADERS, Wire, block, headers
 from http2_frames import request as request_fields
 from processes import HIPFLASK, PATIENCE, Command
 from raw_websocket import RawWebSocket, frame
@@ -202,6 +202,15 @@ async def late_coroutine():
             assert socket_.receive()
         line = lines_of(log, 4)[3]
         assert re.fullmatch(r"GET /socket/a HTTP/1\.1 101 \d+ /socket/<name> - -", line)
+        # A tunnel of HTTP/2 is opened by another status.
+        fields = {":method": "CONNECT", ":protocol": "websocket", ":scheme": "http", ":authority": "x"}
+        fields |= {":path": "/socket/b", "sec-websocket-version": "13"}
+        with contextlib.closing(Wire(("127.0.0.1", port))) as wire:
+            wire.send(headers(1, block(*fields.items()), flags=END_HEADERS))
+            while (got := wire.read()) is not None and got.kind != HEADERS:
+                pass
+        line = lines_of(log, 5)[4]
+        assert re.fullmatch(r"\w+ /socket/b HTTP/2\.0 200 \d+ /socket/<name> - -", line)
 
     def test_the_full_lane_names_its_routes(self, run, tmp_path):
         log = tmp_path / "access.log"
@@ -403,6 +412,12 @@ class TestNames:
         response, body = ask(port, X_Trace=sent)
         assert response.headers["X-Trace"] == body.decode()
         assert (body.decode() == sent) is taken
+
+    @pytest.mark.parametrize(("proxies", "taken"), [("127.0.0.1", True), ("192.0.2.0/24", False)])
+    def test_where_proxies_are_trusted_only_they_name_requests(self, run, proxies, taken):
+        port = run("--request-id", "trust", "--trusted-proxies", proxies).port()
+        response, _ = ask(port, X_Request_ID="mine")
+        assert (response.headers["X-Request-ID"] == "mine") is taken
 
     def test_without_the_setting_there_is_none(self, run):
         response, body = ask(run().port(), "/names", X_Request_ID="mine", traceparent=PARENT)

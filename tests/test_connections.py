@@ -140,7 +140,9 @@ def test_at_the_limit_clients_wait_until_a_connection_ends_and_probes_are_answer
         waits.start()
         stack.callback(waits.join, PATIENCE)
         for path in ("/healthz", "/readyz", "/metrics"):
-            with connect(probes, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()) as ask:
+            with connect(
+                probes, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+            ) as ask:
                 assert ask.recv(4096).startswith(b"HTTP/1.1 200 ")
         # The two that are open are served as before.
         assert answered(first)

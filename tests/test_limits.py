@@ -122,6 +122,65 @@ def test_a_late_coroutine_is_cancelled_and_where_it_waits_is_logged(serve, caplo
     assert "in somewhere" in caplog.text
 
 
+@pytest.mark.parametrize("hints", ["http2", "all"])
+def test_a_late_coroutine_leaves_the_connection_to_the_next_request(serve, hints):
+    app = Flask(__name__)
+    ended = threading.Semaphore(0)
+
+    @app.route("/late", methods=["GET", "POST"], timeout=SOON)
+    async def late():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.release()
+
+    @app.route("/again/<int:number>")
+    async def again(number):
+        await asyncio.sleep(0)
+        return str(number)
+
+    live = serve(app, early_hints=hints)
+    connection = http.client.HTTPConnection(live.host, timeout=30)
+    for number in range(5):
+        connection.request("POST", "/late", b"a body")
+        answer = connection.getresponse()
+        answer.read()
+        # A hint of the cancelled coroutine's could still come, where there are any.
+        assert (answer.status, answer.getheader("Connection")) == (504, "close" if hints == "all" else None)
+        # It is cancelled, and what it leaves means nobody else.
+        connection.request("GET", f"/again/{number}")
+        assert connection.getresponse().read() == str(number).encode()
+        assert ended.acquire(timeout=30)
+    connection.close()
+
+
+def test_clients_that_leave_after_a_late_coroutine_are_forgotten(serve):
+    app = Flask(__name__)
+    begun, ended = threading.Semaphore(0), threading.Semaphore(0)
+
+    @app.route("/late", timeout=SOON)
+    async def late():
+        await asyncio.Event().wait()
+
+    @app.route("/waits")
+    async def waits():
+        try:
+            begun.release()
+            await asyncio.Event().wait()
+        finally:
+            ended.release()
+
+    live = serve(app)
+    connection = http.client.HTTPConnection(live.host, timeout=30)
+    connection.request("GET", "/late")
+    assert connection.getresponse().read()
+    connection.request("GET", "/waits")
+    assert begun.acquire(timeout=30)
+    connection.close()
+    # The end of the connection is the end of the request that it has now.
+    assert ended.acquire(timeout=30)
+
+
 def test_a_request_that_waits_too_long_for_a_thread_is_never_run(serve, gate):
     app = Flask(__name__)
     ran, begun = [], threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
@@ -238,6 +239,16 @@ def test_the_application_runs_as_somebody_else(start, folder, workers):
     command.until("Running")
     assert get(str(unix)).split()[1:] == [str(nobody.pw_uid), str(nobody.pw_gid)]
     assert unix.stat().st_uid == 0
+    assert command.stop() == 0
+
+
+@needs_root
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["one process", "workers"])
+def test_the_group_may_be_another_than_the_users(start, folder, workers):
+    (folder / "hello.py").write_text(APP)
+    command = start("--user", "nobody", "--group", "daemon", *workers, prefix=readable_python(folder))
+    found = get(command.port()).split()[1:]
+    assert found == [str(pwd.getpwnam("nobody").pw_uid), str(grp.getgrnam("daemon").gr_gid)]
     assert command.stop() == 0
 
 

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from processes import eventually
+from processes import Command, eventually, get
 
 from hipflask import abort, request
 from hipflask.otel import instrument_app, uninstrument_app
@@ -264,3 +264,68 @@ def test_the_instrumentation_of_others_works_under_the_alias():
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "['GET /users/<int:user>', 'GET /users/<int:user>']\n", done.stderr
+
+
+APP = """
+from opentelemetry import trace
+from hipflask import Flask
+
+app = Flask(__name__)
+
+
+@app.get("/users/<int:user>")
+def show(user):
+    with trace.get_tracer("notes").start_as_current_span("look up"):
+        return str(user)
+"""
+
+
+@pytest.mark.parametrize("mode", [[], ["--workers", "1"], ["--workers", "1", "--preload"]])
+def test_the_setting_needs_no_code(tmp_path, mode):
+    (tmp_path / "hello.py").write_text(APP)
+    environment = {"OTEL_TRACES_EXPORTER": "console", "OTEL_SERVICE_NAME": "notes"}
+    command = Command(tmp_path, "--port", "0", "--otel", *mode, env=environment)
+    try:
+        assert get(command.port(), "/users/7") == "7"
+        # What is left is exported at the end.
+        assert command.stop() == 0
+        spans = command.text
+        assert '"name": "GET /users/<int:user>"' in spans
+        assert '"name": "look up"' in spans
+        assert '"service.name": "notes"' in spans
+    finally:
+        command.close()
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "carrier"}, "OTEL_TRACES_EXPORTER is otlp, console or none, not 'carrier'"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "smoke"}, "is http/protobuf or grpc, not 'smoke'"),
+        # The tests do without an exporter.
+        ({}, "opentelemetry-exporter-otlp-proto-http"),
+    ],
+)
+@pytest.mark.parametrize("mode", [[], ["--workers", "1"]])
+def test_what_cannot_be_sent_is_told_at_the_start(tmp_path, environment, message, mode):
+    (tmp_path / "hello.py").write_text(APP)
+    command = Command(tmp_path, "--port", "0", "--otel", *mode, env=environment)
+    try:
+        assert command.wait() == 1
+        assert message in command.text
+        assert "Traceback" not in command.text
+    finally:
+        command.close()
+
+
+def test_an_application_of_another_kind_is_served_without_spans(tmp_path):
+    (tmp_path / "hello.py").write_text(
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'plain']\n"
+    )
+    command = Command(tmp_path, "--port", "0", "--otel", "--interface", "wsgi")
+    try:
+        assert get(command.port(), "/") == "plain"
+        assert "otel is not used" in command.text
+        assert command.stop() == 0
+    finally:
+        command.close()

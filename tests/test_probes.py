@@ -1,4 +1,4 @@
-"""What probes are told about servers that are not well: engines that stand still, threads that are stuck, full queues."""
+"""What probes are told of servers that are not well: engines that stand still, stuck threads, full queues."""
 
 from __future__ import annotations
 

@@ -92,9 +92,10 @@ def instrument_app(
 def set_up() -> None:
     """Have spans sent where the variables of OpenTelemetry say, unless the program has set a provider.
 
-    ``OTEL_TRACES_EXPORTER`` is ``otlp`` (the default), ``console`` or ``none``; ``OTEL_METRICS_EXPORTER`` the same,
-    ``none`` by default. ``OTEL_EXPORTER_OTLP_PROTOCOL`` is ``http/protobuf`` or ``grpc``. The SDK and its exporters
-    read the others by themselves: ``OTEL_SERVICE_NAME``, ``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``.
+    ``OTEL_TRACES_EXPORTER`` is ``otlp`` (the default), ``console`` or ``none``;
+    ``OTEL_METRICS_EXPORTER`` the same, ``none`` by default. ``OTEL_EXPORTER_OTLP_PROTOCOL`` is
+    ``http/protobuf`` or ``grpc``. The SDK and its exporters read the others by themselves:
+    ``OTEL_SERVICE_NAME``, ``OTEL_EXPORTER_OTLP_ENDPOINT`` and so on.
     Begins threads: call it in the process that serves.
 
     Raises:

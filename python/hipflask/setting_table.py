@@ -370,8 +370,8 @@ SETTINGS: dict[str, list[Setting]] = {
             "max_connections_per_address",
             Count(0),
             0,
-            "Open connections of one address to a process, or of one IPv6 network of 64 bits, at most; trusted"
-            " proxies have as many as they like; 0 for no limit.",
+            "Open connections of one address to a process, or of one IPv6 network of 64 bits, at most;"
+            " trusted proxies have as many as they like; 0 for no limit.",
             "behind one address there may be a whole campus",
             "closed",
         ),
@@ -601,7 +601,8 @@ SETTINGS: dict[str, list[Setting]] = {
             "health_timeout",
             Seconds(1),
             10.0,
-            "How long an engine may be silent until '/healthz' says so, and a queue full until '/readyz' does.",
+            "How long an engine may be silent until '/healthz' says so, and a queue full until '/readyz'"
+            " does.",
             reason="longer than any pause of a server that is well",
             beyond="503",
         ),

@@ -1,5 +1,5 @@
-"""Where views are: the log of those that run for long, of those that were overtaken by their deadline, and of all
-when somebody asks by SIGQUIT.
+"""Where views are: the log of those that run for long, of those that were overtaken by their deadline, and of
+all when somebody asks by SIGQUIT.
 
 `tell` is called by the engine on a thread of its own. Does not decide what is slow: the engine's timers do.
 """
@@ -70,8 +70,9 @@ def tell(
 def hear() -> None:
     """Let SIGQUIT write the stacks of all threads to standard error.
 
-    The signal's handler is one in C, which needs no interpreter: it works while a view holds that, in Python or in
-    an extension. Then the main thread is told, which adds what only Python knows (`tell_all`). Call it there.
+    The signal's handler is one in C, which needs no interpreter: it works while a view holds that, in
+    Python or in an extension. Then the main thread is told, which adds what only Python knows
+    (`tell_all`). Call it there.
     """
     import faulthandler
     import signal

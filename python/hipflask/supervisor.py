@@ -60,8 +60,8 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 # What a worker gets beyond its grace to end by itself.
 _END_SECONDS = 5.0
-# Beside those that are wanted, workers that can take part in sharing connections evenly: replacements, and such
-# as SIGTTIN adds. Each costs a descriptor.
+# Beside those that are wanted, workers that can take part in sharing connections evenly: replacements, and
+# such as SIGTTIN adds. Each costs a descriptor.
 _SPARE_PLACES = 8
 # How often it is looked whether connections wait that nobody takes.
 _LOOK_SECONDS = 1.0
@@ -177,7 +177,8 @@ class Supervisor:
         #: Connections waited at the last look.
         self._waited = False
         self._looks_at = 0.0
-        #: Workers that are still to write down where their threads are, and when the next one does at the latest.
+        #: Workers that are still to write down where their threads are, and when the next one does at the
+        #: latest.
         self.dumping: collections.deque[int] = collections.deque()
         self._dump_at: float | None = None
         #: Slots that have had a worker.

@@ -95,8 +95,8 @@ impl PyMonitor {
 
     /// Say how long an engine may be silent until it is not well, and a queue full until its process is not ready.
     fn set_patience(&self, seconds: f64) -> PyResult<()> {
-        let patience = Duration::try_from_secs_f64(seconds)
-            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let patience =
+            Duration::try_from_secs_f64(seconds).map_err(|error| PyValueError::new_err(error.to_string()))?;
         self.monitor.board().set_patience(patience);
         Ok(())
     }

@@ -46,7 +46,8 @@ impl RequestId {
     /// Sees to it that a request has a name.
     pub(crate) fn give(&self, head: &mut RequestHead, trust: Trust) {
         let lower = self.field.to_ascii_lowercase();
-        let brought = if self.source == IdSource::Trust && trust != Trust::No { only(head, &lower) } else { None };
+        let brought =
+            if self.source == IdSource::Trust && trust != Trust::No { only(head, &lower) } else { None };
         let id = brought.unwrap_or_else(fresh);
         head.identify(&self.field, &id);
     }

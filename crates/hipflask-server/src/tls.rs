@@ -18,7 +18,9 @@ use crate::locked;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, ProducesTickets, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, PeerMisbehaved, RootCertStore, ServerConfig};
 
@@ -233,7 +235,13 @@ impl TlsFiles {
         if let Some(path) = &self.client_crl {
             verifier = verifier.with_crls(revocations(path)?);
         }
-        verifier.build().map_err(|error| TlsError(format!("{} cannot be used: {error}.", path.display())))
+        verifier.build().map_err(|error| {
+            let at = match (&error, &self.client_crl) {
+                (VerifierBuilderError::InvalidCrl(_), Some(lists)) => lists,
+                _ => path,
+            };
+            TlsError(format!("{} cannot be used: {error}.", at.display()))
+        })
     }
 }
 

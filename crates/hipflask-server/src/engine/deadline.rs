@@ -200,8 +200,8 @@ impl<H: Handler> Engine<H> {
             None => true,
         };
         // An early hint of the view's could still come, in the middle of the next answer.
-        let usable = usable
-            && (held.exchange.version == Version::Http2 || self.config.early_hints != EarlyHints::All);
+        let usable =
+            usable && (held.exchange.version == Version::Http2 || self.config.early_hints != EarlyHints::All);
         if stage == Stage::Deferred && held.exchange.version != Version::Http2 {
             // A request that is answered later is known by its connection's name, which the next one must not have while it
             // ends.
