@@ -46,6 +46,7 @@ impl RequestHead {
         let is_connect = parts.method == b"CONNECT";
         let method = match parts.protocol {
             None if is_connect => return Err(Error::Connect),
+            None if parts.method.iter().any(|byte| *byte <= b' ') => return Err(Error::BadMethod),
             None => parts.method,
             Some(_) if !is_connect => return Err(Error::BadMethod),
             Some(protocol) if !protocol.eq_ignore_ascii_case(b"websocket") => {
@@ -65,14 +66,17 @@ impl RequestHead {
             text.extend_from_slice(part);
         }
         if let Some(authority) = parts.authority {
+            if authority.iter().any(ends_line) {
+                return Err(Error::BadHost);
+            }
             line(&mut text, b"host", authority);
         }
         let mut cookies: Vec<u8> = Vec::new();
         for (name, value) in fields {
-            if CONNECTION_FIELDS.contains(&name) {
+            if CONNECTION_FIELDS.contains(&name) || name.iter().any(|byte| *byte <= b' ' || *byte == b':') {
                 return Err(Error::BadName);
             }
-            if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            if value.iter().any(ends_line) {
                 return Err(Error::Control);
             }
             if value.first().is_some_and(is_space) || value.last().is_some_and(is_space) {
@@ -123,6 +127,11 @@ impl RequestHead {
 /// A value must not begin or end with white space (§8.2.1).
 fn is_space(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
+}
+
+/// Behind it HTTP/1.1 would begin another line, or some reader another text (§8.2.1).
+fn ends_line(byte: &u8) -> bool {
+    matches!(byte, b'\r' | b'\n' | 0)
 }
 
 fn line(text: &mut Vec<u8>, name: &[u8], value: &[u8]) {
@@ -188,7 +197,9 @@ mod tests {
             (TUNNEL, &[("content-length", "5")], Error::BadLength),
             (TUNNEL, &[("upgrade", "websocket")], Error::BadName),
             (Parts { method: b"", ..GET }, &[], Error::BadMethod),
-            (Parts { method: b"G T", ..GET }, &[], Error::BadVersion),
+            (Parts { method: b"\r\nGET", ..GET }, &[], Error::BadMethod),
+            (Parts { method: b"GET / HTTP/1.1\r\na:", ..GET }, &[], Error::BadMethod),
+            (Parts { method: b"G T", ..GET }, &[], Error::BadMethod),
             (Parts { path: None, ..GET }, &[], Error::BadTarget),
             (Parts { path: Some(b""), ..GET }, &[], Error::BadTarget),
             (Parts { path: Some(b"x"), ..GET }, &[], Error::BadTarget),
@@ -205,6 +216,8 @@ mod tests {
             (GET, &[("transfer-encoding", "chunked")], Error::BadName),
             (GET, &[("upgrade", "websocket")], Error::BadName),
             (GET, &[("a", "b\r\nc: d")], Error::Control),
+            (Parts { authority: Some(b"a\r\nb: c"), ..GET }, &[], Error::BadHost),
+            (GET, &[("a: b\r\nc", "d")], Error::BadName),
             (GET, &[("a", " b")], Error::Folded),
             (GET, &[("a", "b\t")], Error::Folded),
             (GET, &[("content-length", "1"), ("content-length", "1")], Error::TwoLengths),

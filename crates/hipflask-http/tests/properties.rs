@@ -2,6 +2,10 @@
 
 #[path = "../../../fuzz/checks.rs"]
 mod checks;
+#[path = "../../../fuzz/fields.rs"]
+mod fields;
+#[path = "../../../fuzz/http2.rs"]
+mod http2;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -233,6 +237,79 @@ const PROXY: &[&[u8]] = &[
     b"x",
 ];
 
+/// Accept-Encoding, Range, traceparent, dates, entity tags, paths and networks.
+const FIELDS: &[&[u8]] = &[
+    b"gzip",
+    b"br",
+    b"*",
+    b"identity",
+    b";q=0.5",
+    b", ",
+    b",",
+    b"bytes=",
+    b"0",
+    b"-",
+    b"99999999999999999999",
+    b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    b"Sun, 06 Nov 1994 ",
+    b"Sunday, 06-Nov-94 ",
+    b"Sun Nov  6 ",
+    b"08:49:37",
+    b" GMT",
+    b" 1994",
+    b"W/",
+    b"\"a\"",
+    b"%2f",
+    b"%C3%A9",
+    b"\xe9",
+    b"10.0.0.0",
+    b"/8",
+    b"2001:db8::",
+    b"unix:",
+];
+
+/// Parts and fields of a head of HTTP/2, divided by zeros.
+const PARTS: &[&[u8]] = &[
+    b"\0",
+    b"\0",
+    b"\0",
+    b"POST",
+    b"CONNECT",
+    b"/",
+    b"*",
+    b"http",
+    b"a.test:80",
+    b"websocket",
+    b"\0host\0a.test",
+    b"\0cookie\0a=b",
+    b"\0content-length\x005",
+    b"\0te\0trailers",
+    b"\0a\0b",
+    b"\r\n",
+    b": ",
+    b" ",
+    b" HTTP/1.1\r\n",
+];
+
+/// Frames, and parts of them.
+const HTTP2: &[&[u8]] = &[
+    b"\0\0\0\x04\0\0\0\0\0",
+    b"\0\0\x06\x04\0\0\0\0\0\0\x04\xff\0\0\0",
+    b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\xff\xff",
+    b"\0\0\x01\x01\x05\0\0\0\x01\x82",
+    b"\0\0\x01\x01\x04\0\0\0\x03\x82",
+    b"\0\0\x01\x01\0\0\0\0\x05\x82",
+    b"\0\0\x01\x09\x04\0\0\0\x05\x82",
+    b"\0\0\x02\0\0\0\0\0\x03ab",
+    b"\0\0\x02\0\x01\0\0\0\x03ab",
+    b"\0\0\x04\x03\0\0\0\0\x03\0\0\0\x08",
+    b"\0\0\x04\x08\0\0\0\0\x03\0\0\0\x08",
+    b"\0\0\x08\x06\0\0\0\0\0anything",
+    b"\0\0\0\x05\0\0\0\0\x01",
+    b"\0",
+    b"\x01",
+];
+
 /// 2,000 cases each, or what the environment variable `PROPTEST_CASES` says.
 fn config() -> ProptestConfig {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
@@ -307,6 +384,24 @@ proptest! {
         checks::handshake(&data);
         checks::forwarded(&data);
         checks::proxy_protocol(&data);
+        fields::fields(&data);
+        http2::head(&data);
+        http2::frames(&data);
+    }
+
+    #[test]
+    fn small_fields_mean_what_they_say(data in words(FIELDS)) {
+        fields::fields(&data);
+    }
+
+    #[test]
+    fn heads_of_http2_say_no_more_than_their_parts(choice in any::<u8>(), data in words(PARTS)) {
+        http2::head(&[&[choice][..], &data].concat());
+    }
+
+    #[test]
+    fn frames_of_http2_are_judged_alike_however_they_arrive(data in words(HTTP2)) {
+        http2::frames(&data);
     }
 
     #[test]

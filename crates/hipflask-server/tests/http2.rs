@@ -5,7 +5,7 @@ mod common;
 
 use std::io::Read;
 
-use common::{App, Client};
+use common::{App, Client, Gate};
 use hipflask_server::Config;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -71,5 +71,41 @@ fn what_does_not_begin_with_settings_is_closed() {
         let mut rest = Vec::new();
         let _ = client.stream.read_to_end(&mut rest);
         assert!(!rest.windows(6).any(|window| window == b"inline"), "{rest:?}");
+    }
+}
+
+/// A body that is longer than its head says: the stream is reset, and the 100 that the view's reading asks for comes too
+/// late.
+#[test]
+fn nothing_interim_follows_a_reset() {
+    let gate = Gate::default();
+    let (entered, done) = (gate.clone(), Gate::default());
+    let read = done.clone();
+    let live = App::default()
+        .route("/reads", Some(false), move |view| {
+            view.detached(|_| entered.pass());
+            let _ = view.body();
+            read.pass();
+            view.text("read");
+        })
+        .serve(Config { buffer_body: 0, ..Config::default() });
+    let mut request = get("/reads");
+    request.extend_from_slice(b"\x0f\x0d\x011\x00\x06expect\x0c100-continue");
+    request[2] = (request.len() - 9) as u8;
+    request[4] = 4;
+    let mut client = live.client();
+    client.send([PREFACE, SETTINGS, &request].concat());
+    gate.reached(1);
+    client.send(b"\0\0\x02\0\0\0\0\0\x01ab");
+    while frame(&mut client).0 != 3 {}
+    gate.open();
+    done.reached(1);
+    done.open();
+    client.send(PING);
+    loop {
+        match frame(&mut client) {
+            (6, ..) => return,
+            (kind, ..) => assert!(kind > 3, "frame {kind} behind the reset"),
+        }
     }
 }

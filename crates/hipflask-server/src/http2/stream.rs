@@ -223,7 +223,7 @@ impl Pipe {
             };
             let head = rest.get(..end).unwrap_or_default();
             used += end + HEAD_END.len();
-            state.send_head(head)?;
+            state.send_head(head, &mut context)?;
         }
         let rest = bytes.get(used..).unwrap_or_default();
         if rest.is_empty() {
@@ -342,7 +342,7 @@ impl State {
     }
 
     /// Sends a head that the engine has written.
-    fn send_head(&mut self, head: &[u8]) -> io::Result<()> {
+    fn send_head(&mut self, head: &[u8], context: &mut Context<'_>) -> io::Result<()> {
         let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
         let mut lines =
             head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -378,6 +378,11 @@ impl State {
         }
         let Out::Head(respond) = &mut self.out else { return Ok(()) };
         if status.is_informational() {
+            // `h2` would send it behind a reset (RFC 9113 §5.1).
+            if respond.poll_reset(context).is_ready() {
+                self.reset = true;
+                return Err(broken());
+            }
             return respond.send_informational(response).map_err(|_| broken());
         }
         let bare = self.kind == Kind::Head || matches!(status.as_u16(), 204 | 205 | 304) || length == Some(0);
