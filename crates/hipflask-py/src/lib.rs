@@ -46,6 +46,8 @@ mod wsgi;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 /// Locks; what a thread left that panicked meanwhile is taken as it is. Not for a lock that is held while Python runs.
@@ -56,6 +58,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The extension module `hipflask._core`.
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    refuse_subinterpreters()?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     access_log::register(module)?;
     asgi::register(module)?;
@@ -88,4 +91,17 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     url_for::register(module)?;
     watch::register(module)?;
     websocket::register(module)
+}
+
+/// Refuses to be imported where it would hang: threads of the engine can attach to the main interpreter alone.
+fn refuse_subinterpreters() -> PyResult<()> {
+    // SAFETY: the module is being imported, so this thread is attached to an interpreter.
+    let number = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    if number == 0 {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "hipflask works in Python's main interpreter only: mod_wsgi needs 'WSGIApplicationGroup %{GLOBAL}', and uWSGI \
+         'single-interpreter'",
+    ))
 }
