@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from processes import APP, PATIENCE, Command, eventually, get, lives
@@ -46,6 +47,17 @@ def at_once(port: int) -> list[socket.socket]:
     for connection in found:
         connection.settimeout(PATIENCE)
     return found
+
+
+def stand_still(pid: int) -> None:
+    """Stop a process; each of its threads runs on until it hears of that."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def states() -> set[str]:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return {(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks}
+
+    eventually(lambda: states() == {"T"}, "all of it stands still")
 
 
 def who(connection: socket.socket) -> int:
@@ -89,7 +101,7 @@ def test_a_worker_that_stands_still_gets_no_connection_and_keeps_none_from_other
     command = start("--workers", "2", "--worker-timeout", "600")
     port = command.port()
     still, other = command.workers()
-    os.kill(still, signal.SIGSTOP)
+    stand_still(still)
     # One after the other: nobody but the kernel's choice wakes the one that runs.
     for _ in range(8):
         assert int(get(port).split()[0]) == other

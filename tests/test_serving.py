@@ -187,6 +187,29 @@ def run(folder, *args) -> subprocess.CompletedProcess:
     return subprocess.run([*HIPFLASK, *args], cwd=folder, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (["--metrics-bind", "127.0.0.1:{port}"], "in use by another program"),
+        (["--control", "no/such/socket"], "There is no directory for unix:no/such/socket"),
+    ],
+)
+def test_the_option_is_named_that_chooses_another_place(folder, place, message):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given = [word.format(port=taken.getsockname()[1]) for word in place]
+        done = run(folder, "run", "--app", "hello", "--port", "0", *given)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.endswith(f" with {place[0]}.\n")
+
+
+def test_settings_are_shown_where_there_is_no_application(folder):
+    done = run(folder, "config", "nothing", "--threads", "7")
+    assert done.returncode == 2
+    assert re.search(r"(?m)^threads +7 +command line$", done.stdout)
+    assert "Could not import 'nothing'" in done.stderr
+
+
 @pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
 def test_a_port_in_use_is_told_in_one_sentence(folder, mode):
     with socket.create_server(("127.0.0.1", 0)) as taken:

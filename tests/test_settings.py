@@ -169,7 +169,8 @@ BROKEN = [
     ("threads = 'x'", "hipflask.toml: threads = 'x': a whole number is expected"),
     ("threads =", "hipflask.toml is not TOML"),
     ("app = 1", "hipflask.toml: app = 1: a text is expected"),
-    ("[limits]\nbody = 1", "hipflask.toml: there is no setting 'limits'"),
+    ("workers = 'x'", "hipflask.toml: workers = 'x': a whole number is expected, or 'auto'"),
+    ("[limits]\nbody = 1", "hipflask.toml: [limits] is a table: all settings stand together"),
 ]
 
 

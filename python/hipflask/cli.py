@@ -780,12 +780,20 @@ def config_command(ctx: click.Context, run_options: tuple[str, ...]) -> None:
         info = run_context.ensure_object(ScriptInfo)
         if run_context.params["import_path"] is not None:
             info.app_import_path = run_context.params["import_path"]
-        app = info.load_app()
-    rows += [("", "", ""), ("Application", "", ""), *checkup.app_settings(app)]
+        failure: click.ClickException | None = None
+        try:
+            app = info.load_app()
+        except click.ClickException as error:
+            # The server's settings can be told without.
+            failure = error
+        else:
+            rows += [("", "", ""), ("Application", "", ""), *checkup.app_settings(app)]
     # A long value pushes its own source to the right, not all the others.
     widths = [min(max(len(row[column]) for row in rows), most) for column, most in ((0, 40), (1, 27))]
     for name, value, source in rows:
         click.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}".rstrip())
+    if failure is not None:
+        raise failure
 
 
 def _server_settings(ctx: click.Context) -> list[tuple[str, str, str]]:

@@ -22,7 +22,7 @@ _INHERITED = "HIPFLASK_LISTENERS"
 _FIRST_OF_SYSTEMD = 3
 _NEW_PORTS = 32
 # Before the address of a socket at which the server tells about itself (`hipflask.metrics`).
-_ROLES = ("metrics", "control")
+_ROLES = {"metrics": "--metrics-bind", "control": "--control"}
 
 
 class ListenError(Exception):
@@ -198,7 +198,12 @@ def _open(bind: str, settings: Mapping[str, t.Any]) -> list[Listener]:
         if role == "control":
             # Whoever can connect sees what is asked for.
             settings = {**settings, "socket_mode": 0o600, "socket_owner": None}
-        return [Listener(bind, listener.socket) for listener in _open(rest, settings)]
+        try:
+            return [Listener(bind, listener.socket) for listener in _open(rest, settings)]
+        except ListenError as error:
+            # Another option says where.
+            why = str(error).replace("--host", _ROLES[role]).replace("--port", _ROLES[role])
+            raise ListenError(why) from error
     if bind.startswith("fd:"):
         number = bind[3:]
         if not number.isdecimal():

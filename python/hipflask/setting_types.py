@@ -273,7 +273,10 @@ class Workers(Count):
 
     def parse(self, value: object) -> int | t.Literal["auto"]:  # type: ignore[override]
         """Make an int, or leave ``auto``."""
-        return "auto" if value == "auto" else super().parse(value)
+        try:
+            return "auto" if value == "auto" else super().parse(value)
+        except SettingError as error:
+            raise SettingError(f"{error}, or 'auto'") from None
 
 
 class Mode(Kind):

@@ -35,6 +35,8 @@ def parse(name: str, value: object) -> t.Any:
     """
     key = name.replace("-", "_")
     row = BY_NAME.get(key)
+    if row is None and isinstance(value, dict):
+        raise SettingError(f"[{name}] is a table: all settings stand together, without headings")
     if row is None:
         raise SettingError(f"there is no setting {name!r}{_did_you_mean(key, BY_NAME)}")
     try:
