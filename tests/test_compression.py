@@ -360,3 +360,64 @@ def test_http_2_is_compressed_alike(app, tmp_path):
                     assert "Content-Length" not in head.headers
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+def test_a_compressed_file_beside_another_has_parts_conditions_and_heads_of_its_own(app, tmp_path, version):
+    small = gzip.compress(TEXT.encode())
+    (tmp_path / "a.css.gz").write_bytes(small)
+    server = Server(app, mount=[f"/mounted={tmp_path}"])
+    options = {"http1": False, "http2": True} if version == "HTTP/2" else {}
+    try:
+        with httpx.Client(base_url=f"http://{server._server.addresses[0]}", **options) as client:
+            for path in ("/static/a.css", "/mounted/a.css"):
+                plain = client.get(path, headers={"Accept-Encoding": "identity"})
+                coded = client.get(path, headers={"Accept-Encoding": "gzip"})
+                assert (plain.http_version, plain.text, coded.text) == (version, TEXT, TEXT)
+                assert plain.headers["Content-Length"] == str(len(TEXT))
+                assert coded.headers["Content-Length"] == str(len(small))
+                tags = plain.headers["ETag"], coded.headers["ETag"]
+                assert tags[0] != tags[1]
+                assert not tags[1].startswith("W/")
+                for coding, tag, other, size in [
+                    ("identity", tags[0], tags[1], len(TEXT)),
+                    ("gzip", tags[1], tags[0], len(small)),
+                ]:
+                    fields = {"Accept-Encoding": coding}
+                    head = client.head(path, headers=fields)
+                    assert head.headers["Content-Length"] == str(size)
+                    assert head.headers.get("Content-Encoding") == (coding if coding == "gzip" else None)
+                    with client.stream("GET", path, headers={**fields, "Range": "bytes=2-9"}) as part:
+                        raw = b"".join(part.iter_raw())
+                    whole = small if coding == "gzip" else TEXT.encode()
+                    assert (part.status_code, raw) == (206, whole[2:10])
+                    assert part.headers["Content-Range"] == f"bytes 2-9/{size}"
+                    assert client.get(path, headers={**fields, "If-None-Match": tag}).status_code == 304
+                    assert client.get(path, headers={**fields, "If-None-Match": other}).status_code == 200
+                    stale = {**fields, "Range": "bytes=2-9", "If-Range": other}
+                    assert client.get(path, headers=stale).status_code == 200
+                    known = client.get(path, headers={**fields, "If-None-Match": tag})
+                    for response in (plain, coded, head, part, known):
+                        assert response.headers["Vary"] == "Accept-Encoding", path
+    finally:
+        server.close()
+
+
+def test_a_weak_tag_is_none_for_if_match(tmp_path, app):
+    # RFC 9110 §13.1.1 compares strongly: what was made smaller on the way is not the same byte for byte.
+    server = Server(app, compression="static", mount=[f"/mounted={tmp_path}"])
+    try:
+        plain = server.ask("/mounted/a.css")
+        coded = kept(server, "/mounted/a.css", "gzip")
+        strong, weak = plain.getheader("ETag"), coded.getheader("ETag")
+        assert weak == f"W/{strong}"
+        for tag, status in [(strong, 200), (weak, 412), (f"{weak}, {strong}", 200), ("*", 200)]:
+            assert server.ask("/mounted/a.css", "gzip", If_Match=tag).status == status, tag
+        for tag in (strong, weak, "*"):
+            assert server.ask("/mounted/a.css", "gzip", If_None_Match=tag).status == 304, tag
+        # A part is never of the compressed form, and `If-Range` compares strongly too.
+        for tag, status in [(strong, 206), (weak, 200)]:
+            response = server.ask("/mounted/a.css", "gzip", Range="bytes=0-3", If_Range=tag)
+            assert response.status == status, tag
+    finally:
+        server.close()

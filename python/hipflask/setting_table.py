@@ -270,8 +270,8 @@ SETTINGS: dict[str, list[Setting]] = {
             "mount",
             Texts(),
             None,
-            "Send the files of a directory below a URL path without the application: '/assets=./dist'; may be"
-            " given several times.",
+            "Send the files of a directory below a URL path without the application: '/assets=./dist', or"
+            " with options '/assets=./dist:max_age=1h:index:listing'; may be given several times.",
             "only the app's static folders are sent",
             "what is not there is the application's to answer",
         ),
@@ -280,7 +280,7 @@ SETTINGS: dict[str, list[Setting]] = {
             Switch(),
             False,
             "Send 'index.html' for a mounted directory.",
-            "nobody sees more than was named; directories are never listed",
+            "nobody sees more than was named",
         ),
         _engine(
             "immutable",

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::exchange::Answered;
 use format::Format;
 
+pub(crate) use escape::json as write_json;
 pub use place::Place;
 pub use writer::{Writer, WriterConfig};
 

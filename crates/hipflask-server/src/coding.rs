@@ -22,12 +22,15 @@ pub enum Effort {
     Kept,
     /// For files made beforehand: as small as can be.
     Best,
+    /// The coding's own measure, for comparisons; otherwise as [`Effort::Once`].
+    Level(i32),
 }
 
 impl Effort {
     /// The coding's own measure.
     fn level(self, coding: Coding) -> i32 {
         match (self, coding) {
+            (Effort::Level(level), _) => level,
             (Effort::Once, Coding::Brotli) => 4,
             (Effort::Once, Coding::Zstd) => 3,
             (Effort::Once, Coding::Gzip) => 6,
@@ -161,7 +164,8 @@ impl Compressor {
         Ok(Compressor(match coding {
             Coding::Brotli => {
                 let needed = length.map_or(WINDOW_LOG, |length| length.max(1 << 10).ilog2() as i32 + 1);
-                let most = if effort == Effort::Once { WINDOW_LOG } else { BROTLI_LARGEST };
+                let is_kept = matches!(effort, Effort::Kept | Effort::Best);
+                let most = if is_kept { BROTLI_LARGEST } else { WINDOW_LOG };
                 let params = brotli::enc::BrotliEncoderParams {
                     quality: level,
                     lgwin: needed.min(most),

@@ -20,6 +20,7 @@ use crate::config::{Config, Scope};
 use crate::history::Compressible;
 use crate::kept::{Claim, Kept, Key, Looked};
 use crate::media;
+use crate::outlet::Delegate;
 use crate::reply::{Answer, Payload};
 
 /// What is sent at once of a body that lies in memory.
@@ -66,7 +67,7 @@ impl Delivery {
     }
 
     /// Changes a complete response, of which `out` has the head and perhaps the body from `begin` on. `ready` is called
-    /// before something is compressed, and says whether this thread may.
+    /// before something is compressed, and says whether this thread may; `delegate` gives the others their work.
     pub(crate) fn deliver(
         &self,
         answer: &mut Answer,
@@ -74,6 +75,7 @@ impl Delivery {
         begin: usize,
         kept: &Arc<Kept>,
         ready: impl FnOnce() -> bool,
+        delegate: impl FnOnce() -> Delegate,
     ) {
         let route = match self.route {
             Compressible::Told => answer.compressible.unwrap_or_default(),
@@ -104,7 +106,8 @@ impl Delivery {
             Payload::File { length, .. } if *length > LARGEST_FILE => return,
             Payload::File { length, .. } => Some(*length),
             Payload::Stream { .. } => seen.length,
-            Payload::Outlet(_) => return,
+            Payload::Outlet(flow) if flow.is_upgraded() => return,
+            Payload::Outlet(_) => seen.length,
         };
         if size.is_some_and(|size| size < self.least) {
             return;
@@ -162,7 +165,13 @@ impl Delivery {
                 let source = Pieces { source, compressor, owed: seen.length, piece: Vec::new() };
                 (coded(Some(framing)), Some(Box::new(source)), Vec::new())
             }
-            Payload::Outlet(_) => return,
+            Payload::Outlet(flow) => {
+                if !flow.compress(coding, framing, delegate()) {
+                    return;
+                }
+                answer.keep &= framing != BodyFraming::Close;
+                (coded(Some(framing)), None, Vec::new())
+            }
         };
         let head = seen.rewrite(head, &change);
         out.truncate(begin);

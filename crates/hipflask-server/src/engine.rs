@@ -263,6 +263,7 @@ impl<H: Handler> Engine<H> {
                     match stream {
                         StreamJob::Conn(conn) => self.ask(conn, &mut here),
                         StreamJob::Pump(pump) => self.pump(pump),
+                        StreamJob::Chore(chore) => chore(),
                     }
                     Some(Done::Stream)
                 }

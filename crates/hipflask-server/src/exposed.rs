@@ -10,13 +10,14 @@ use hipflask_http::response::Exchange;
 use hipflask_http::{RequestHead, query};
 
 use crate::files::{FileOptions, FileReply, Own, Root};
+use crate::listing::Listing;
 use crate::reply::{Answer, Payload, Reply, Standing};
 
 /// How files are sent.
 #[derive(Clone, Debug)]
 pub struct Files {
     /// Send `name.br`, `name.zst` or `name.gz` in the place of `name` to clients that take it so. On: whoever puts them
-    /// there wants it, and asking for three files that are not there costs 2 µs every two seconds.
+    /// there wants it, and asking for three files that are not there costs less than 2 µs every two seconds.
     pub precompressed: bool,
     /// Names of files that never change their content, such as `*.{hash}.*`: clients may keep them for a year. None: a
     /// file that is taken for one by mistake cannot be replaced.
@@ -37,8 +38,8 @@ impl Default for Files {
 }
 
 impl Files {
-    /// The file of a mounted directory that a request is for. One that is not there is the application's business.
-    pub(crate) fn find(&self, head: &RequestHead) -> Option<FileReply> {
+    /// What of a mounted directory a request is for. What is not there is the application's business.
+    pub(crate) fn find(&self, head: &RequestHead) -> Option<Mounted> {
         if self.mounts.is_empty() || !matches!(head.method(), b"GET" | b"HEAD") {
             return None;
         }
@@ -48,24 +49,59 @@ impl Files {
             if below.split(|byte| *byte == b'/').any(is_hidden) {
                 return None;
             }
-            match below {
-                [] | [.., b'/'] if self.index => mount.root.find(&[below, b"index.html"].concat()),
-                _ => mount.root.find(below),
+            if !matches!(below, [] | [.., b'/']) {
+                let file = mount.root.find(below).map(Mounted::File);
+                return file.or_else(|| {
+                    let is_listed = mount.listing && mount.root.open_directory(below).is_some();
+                    is_listed.then(|| Mounted::Slash(with_slash(head)))
+                });
             }
+            let index = (self.index || mount.index)
+                .then(|| mount.root.find(&[below, b"index.html"].concat()))
+                .flatten()
+                .map(Mounted::File);
+            index.or_else(|| {
+                let listing = mount.listing.then(|| Listing::open(&mount.root, below)).flatten();
+                listing.map(Mounted::Listing)
+            })
         })
     }
 }
 
+/// What a mount has for a request.
+pub(crate) enum Mounted {
+    File(FileReply),
+    Listing(Listing),
+    /// A directory, asked for without the slash at its end: where it is.
+    Slash(Vec<u8>),
+}
+
+/// The last part of the path with a slash. Relative, so that it can lead to no other host and holds behind proxies that
+/// take something off the path.
+fn with_slash(head: &RequestHead) -> Vec<u8> {
+    let last = head.raw_path().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let mut location = [b"./", last, b"/"].concat();
+    if !head.query().is_empty() {
+        location.push(b'?');
+        location.extend_from_slice(head.query());
+    }
+    location
+}
+
 /// Settings, keys and version control lie in such files. `.well-known` is meant for others (RFC 8615).
-fn is_hidden(part: &[u8]) -> bool {
+pub(crate) fn is_hidden(part: &[u8]) -> bool {
     part.starts_with(b".") && part != b".well-known"
 }
 
-/// A directory that is sent below a URL path: `/assets=./dist`.
+/// A directory that is sent below a URL path: `/assets=./dist`, or with options `/assets=./dist:max_age=1h:listing`.
 #[derive(Clone, Debug)]
 pub struct Mount {
     prefix: Vec<u8>,
     root: Arc<Root>,
+    /// Send `index.html` for a directory.
+    index: bool,
+    /// Send a list of what is in a directory, if it has no such file or none is to be sent.
+    listing: bool,
     text: String,
 }
 
@@ -76,12 +112,43 @@ impl Mount {
     ///
     /// The text has another form, or the directory cannot be opened.
     pub fn open(text: &str) -> io::Result<Mount> {
-        let (prefix, path) = text
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+        let (prefix, rest) = text
             .split_once('=')
-            .filter(|(prefix, path)| prefix.starts_with('/') && !path.is_empty())
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "/path=directory is expected"))?;
+            .filter(|(prefix, _)| prefix.starts_with('/'))
+            .ok_or_else(|| invalid("/path=directory is expected".to_owned()))?;
+        let mut parts = rest.split(':');
+        let path = parts
+            .next()
+            .filter(|path| !path.is_empty())
+            .ok_or_else(|| invalid("/path=directory is expected".to_owned()))?;
+        let mut options = FileOptions { tell_name: false, ..FileOptions::default() };
+        let (mut index, mut listing) = (false, false);
+        for part in parts {
+            match part.split_once('=') {
+                None if part == "index" => index = true,
+                None if part == "listing" => listing = true,
+                None if part == "immutable" => options.immutable = true,
+                Some(("max_age", age)) => {
+                    let age = seconds(age).ok_or_else(|| {
+                        invalid(format!(
+                            "max_age: a time such as 3600, 90s, 5m, 1h or 30d is expected, not {age:?}"
+                        ))
+                    })?;
+                    options.max_age = Some(age);
+                }
+                _ => {
+                    return Err(invalid(format!(
+                        "{part:?} is no option: index, listing, immutable and max_age=TIME are"
+                    )));
+                }
+            }
+        }
+        if options.immutable && options.max_age.is_some() {
+            return Err(invalid("immutable files have no max_age: they are kept for a year".to_owned()));
+        }
         let prefix = format!("{}/", prefix.trim_end_matches('/')).into_bytes();
-        Ok(Mount { prefix, root: open(path)?, text: text.to_owned() })
+        Ok(Mount { prefix, root: open(path, options)?, index, listing, text: text.to_owned() })
     }
 
     /// What it was made of.
@@ -120,7 +187,8 @@ impl Exposed {
             prefix.pop();
         }
         prefix.push(b'/');
-        Ok(Exposed { prefix, is_url, root: open(path)?, text: text.to_owned() })
+        let options = FileOptions { tell_name: false, ..FileOptions::default() };
+        Ok(Exposed { prefix, is_url, root: open(path, options)?, text: text.to_owned() })
     }
 
     /// What it was made of.
@@ -135,10 +203,24 @@ impl Exposed {
     }
 }
 
-fn open(path: &str) -> io::Result<Arc<Root>> {
-    let options = FileOptions { tell_name: false, ..FileOptions::default() };
+fn open(path: &str, options: FileOptions) -> io::Result<Arc<Root>> {
     Root::open(Path::new(path), options)
         .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
+}
+
+/// A time in seconds, or with a unit.
+fn seconds(text: &str) -> Option<u32> {
+    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let unit = match text.strip_prefix(digits)? {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    // `parse` would take a sign.
+    let number: u32 = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
+    number.checked_mul(unit)
 }
 
 const SENDFILE: &str = "x-sendfile";
@@ -244,6 +326,29 @@ mod tests {
     fn names_in_latin_1_are_those_of_files_in_utf_8() {
         assert_eq!(as_utf8(b"/srv/\xe4.txt").as_deref(), Some("/srv/\u{e4}.txt".as_bytes()));
         assert_eq!(as_utf8(b"/srv/a.txt"), None);
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("90", Some(90)),
+            ("90s", Some(90)),
+            ("5m", Some(300)),
+            ("1h", Some(3600)),
+            ("365d", Some(31_536_000)),
+            ("", None),
+            ("h", None),
+            ("-1", None),
+            ("+1", None),
+            ("1.5h", None),
+            ("1 h", None),
+            ("1x", None),
+            ("5000000000", None),
+            ("999999d", None),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -57,6 +57,8 @@ impl Own<'_> {
 pub struct FileOptions {
     /// Seconds for which the file may be used without asking; `None` is `Cache-Control: no-cache`.
     pub max_age: Option<u32>,
+    /// No file ever changes its content: clients may keep each for a year.
+    pub immutable: bool,
     /// Say `Content-Disposition: inline` with the file's name, as Flask does. Names outside ASCII are then left to the
     /// application: [`Root::find`] does not find them.
     pub tell_name: bool,
@@ -66,7 +68,7 @@ pub struct FileOptions {
 
 impl Default for FileOptions {
     fn default() -> FileOptions {
-        FileOptions { max_age: None, tell_name: true, types: None }
+        FileOptions { max_age: None, immutable: false, tell_name: true, types: None }
     }
 }
 
@@ -139,8 +141,19 @@ impl Root {
         Some(reply)
     }
 
+    /// Opens a directory below the root; an empty path is the root itself, and a slash at the end is none of its name.
+    pub(crate) fn open_directory(&self, relative: &[u8]) -> Option<File> {
+        match relative.strip_suffix(b"/").unwrap_or(relative) {
+            [] => sys::open_component(self.directory.as_fd(), c".", true).ok().map(File::from),
+            relative => {
+                let (file, metadata) = self.open_file(relative)?;
+                metadata.is_dir().then_some(file)
+            }
+        }
+    }
+
     /// Opens what lies below the root under a name that is written plainly.
-    fn open_file(&self, relative: &[u8]) -> Option<(File, Metadata)> {
+    pub(crate) fn open_file(&self, relative: &[u8]) -> Option<(File, Metadata)> {
         if !relative.split(|byte| *byte == b'/').all(is_plain) {
             return None;
         }
@@ -275,7 +288,8 @@ impl FileReply {
             self.choose(head, reply.seconds());
         }
         let relative = self.found.as_ref().map_or(&b""[..], |(_, relative)| relative);
-        self.is_immutable = files.immutable.iter().any(|pattern| exposed::fits(pattern, relative));
+        self.is_immutable =
+            self.options.immutable || files.immutable.iter().any(|pattern| exposed::fits(pattern, relative));
         let etag = self.etag();
         let validators = Validators { etag: Some(etag.as_bytes()), modified: Some(self.modified.0) };
         let now = reply.seconds();

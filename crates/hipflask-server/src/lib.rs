@@ -24,6 +24,7 @@ mod history;
 mod http2;
 mod interim;
 mod kept;
+mod listing;
 mod media;
 mod metrics;
 mod outflow;

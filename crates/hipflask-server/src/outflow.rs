@@ -5,10 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hipflask_http::Coding;
+use hipflask_http::response::BodyFraming;
+
 use crate::body::{BodySource, Lender};
 use crate::engine::Pump;
 use crate::metrics::{Counter, Gauge, Running, Stats};
-use crate::outlet::{Outlet, Shared, Slice, Stage, Upgraded};
+use crate::outlet::{Delegate, Outlet, Shared, Slice, Stage, Upgraded};
 use crate::waker::Waker;
 
 /// Room kept for the pieces of a quiet stream.
@@ -95,6 +98,11 @@ impl Outflow {
     /// Has a source make the pieces.
     pub(crate) fn set_pump(&mut self, source: Box<dyn BodySource>, outlet: &Outlet) {
         self.pump = Some(Box::new(Pump { source, outlet: outlet.clone(), held: None }));
+    }
+
+    /// Has what goes out compressed, by workers. False if it is over.
+    pub(crate) fn compress(&self, coding: Coding, framing: BodyFraming, delegate: Delegate) -> bool {
+        self.shared.compress(coding, framing, delegate)
     }
 
     /// What a worker is to be given.

@@ -18,6 +18,11 @@ use crate::locked;
 use crate::task::Runner;
 use crate::waker::Waker;
 
+mod coded;
+
+use coded::Coder;
+pub(crate) use coded::Delegate;
+
 /// What ends a chunk, and what ends a body in chunks.
 const CHUNK_END: &[u8] = b"\r\n";
 const BODY_END: &[u8] = b"0\r\n\r\n";
@@ -212,6 +217,8 @@ struct State {
     resumed: bool,
     /// Threads in `wait_below`.
     waiting: usize,
+    /// Present if the body is compressed.
+    coder: Option<Box<Coder>>,
     extras: Option<Box<Extras>>,
 }
 
@@ -259,6 +266,7 @@ impl Outlet {
                 paused: false,
                 resumed: false,
                 waiting: 0,
+                coder: None,
                 extras: None,
             }),
             sent: Condvar::new(),
@@ -278,14 +286,14 @@ impl Outlet {
     /// See [`OutletError`]. An outlet of which nothing waits takes a piece of any size.
     pub fn send(&self, piece: Piece) -> Result<(), OutletError> {
         let mut state = self.0.lock();
-        if state.stage != Stage::Open {
+        if !state.is_open() {
             return Err(OutletError::Gone);
         }
         if state.queued > 0 && state.queued.saturating_add(piece.length()) > state.most {
             return Err(OutletError::Full);
         }
         state.push(piece);
-        Shared::wake(state);
+        self.0.wake(state);
         Ok(())
     }
 
@@ -296,11 +304,11 @@ impl Outlet {
     /// Nothing can be sent any more.
     pub fn give(&self, piece: Piece) -> Result<(), OutletError> {
         let mut state = self.0.lock();
-        if state.stage != Stage::Open {
+        if !state.is_open() {
             return Err(OutletError::Gone);
         }
         state.push(piece);
-        Shared::wake(state);
+        self.0.wake(state);
         Ok(())
     }
 
@@ -311,7 +319,7 @@ impl Outlet {
 
     /// Whether it still takes pieces.
     pub fn is_open(&self) -> bool {
-        self.0.lock().stage == Stage::Open
+        self.0.lock().is_open()
     }
 
     /// Bytes that the client has not yet taken.
@@ -355,7 +363,7 @@ impl Outlet {
             return call();
         }
         state.extras().below.push((bytes, call));
-        Shared::wake(state);
+        self.0.wake(state);
     }
 
     /// Calls a function when the client goes or the server cuts the connection, before all was sent. The same rules
@@ -382,9 +390,9 @@ impl Outlet {
     /// Nothing more will be sent: the body is complete. An upgraded connection ends when all is out.
     pub fn finish(&self) {
         let mut state = self.0.lock();
-        if state.stage == Stage::Open {
+        if state.is_open() {
             state.finish();
-            Shared::wake(state);
+            self.0.wake(state);
         }
     }
 
@@ -393,7 +401,7 @@ impl Outlet {
         let mut state = self.0.lock();
         if matches!(state.stage, Stage::Open | Stage::Finishing) {
             state.stage = Stage::Aborting;
-            Shared::wake(state);
+            self.0.wake(state);
         }
     }
 
@@ -402,7 +410,7 @@ impl Outlet {
         let mut state = self.0.lock();
         if !matches!(state.stage, Stage::Over(_)) {
             state.extras().heartbeat = Some((every, piece));
-            Shared::wake(state);
+            self.0.wake(state);
         }
     }
 
@@ -411,7 +419,7 @@ impl Outlet {
         let mut state = self.0.lock();
         if !matches!(state.stage, Stage::Over(_)) {
             state.extras().farewell = Some(piece);
-            Shared::wake(state);
+            self.0.wake(state);
         }
     }
 
@@ -430,7 +438,7 @@ impl Outlet {
         let mut state = self.0.lock();
         state.resumed |= std::mem::take(&mut state.paused);
         if state.resumed {
-            Shared::wake(state);
+            self.0.wake(state);
         }
     }
 }
@@ -446,9 +454,9 @@ impl Drop for Outlet {
     fn drop(&mut self) {
         if self.0.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
             let mut state = self.0.lock();
-            if state.stage == Stage::Open && !state.upgraded {
+            if state.is_open() && !state.upgraded {
                 state.stage = Stage::Aborting;
-                Shared::wake(state);
+                self.0.wake(state);
             }
         }
     }
@@ -466,7 +474,20 @@ impl State {
         self.extras.get_or_insert_with(Box::default)
     }
 
+    /// Whether it takes pieces.
+    fn is_open(&self) -> bool {
+        self.stage == Stage::Open && !self.coder.as_ref().is_some_and(|coder| coder.is_finishing())
+    }
+
     fn push(&mut self, piece: Piece) {
+        match &mut self.coder {
+            Some(coder) => self.queued += coder.take(piece),
+            None => self.queue(piece),
+        }
+    }
+
+    /// Adds what goes out.
+    fn queue(&mut self, piece: Piece) {
         let slice = match &mut self.framing {
             // An empty chunk would end the body.
             _ if piece.length() == 0 => return,
@@ -484,6 +505,12 @@ impl State {
     }
 
     fn finish(&mut self) {
+        if let Some(coder) = &mut self.coder {
+            if !coder.finish() {
+                self.stage = Stage::Aborting;
+            }
+            return;
+        }
         self.stage = match self.framing {
             Framing::Length(left) if left > 0 => Stage::Aborting,
             _ => Stage::Finishing,
@@ -501,14 +528,15 @@ impl Shared {
         locked(&self.state)
     }
 
-    /// Lets the leader look, unless it is about to.
-    fn wake(mut state: MutexGuard<'_, State>) {
-        if !state.woken
-            && let Some((waker, token)) = &state.place
-        {
-            let (waker, token) = (Arc::clone(waker), *token);
-            state.woken = true;
-            drop(state);
+    /// Lets the leader look, unless it is about to; and a worker, if there is something to compress.
+    fn wake(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let place = match &state.place {
+            Some((waker, token)) if !state.woken => Some((Arc::clone(waker), *token)),
+            _ => None,
+        };
+        state.woken |= place.is_some();
+        self.delegate(state);
+        if let Some((waker, token)) = place {
             waker.look_after(token);
         }
     }
@@ -518,9 +546,9 @@ impl Shared {
         self.lock().place = Some((Arc::clone(waker), token));
     }
 
-    /// Whether anything has been given.
+    /// Whether anything waits to go out that has not been looked at.
     pub(crate) fn has_queued(&self) -> bool {
-        self.lock().queued > 0
+        !self.lock().queue.is_empty()
     }
 
     /// Moves what was given behind `going`.
@@ -566,26 +594,28 @@ impl Shared {
     }
 
     /// Queues the heartbeat's piece.
-    pub(crate) fn beat(&self) {
+    pub(crate) fn beat(self: &Arc<Self>) {
         let mut state = self.lock();
         let heartbeat = state.extras.as_ref().and_then(|extras| extras.heartbeat.as_ref());
         if let Some((_, piece)) = heartbeat
-            && state.stage == Stage::Open
+            && state.is_open()
             && state.queued == 0
         {
             let piece = piece.clone();
             state.push(piece);
+            self.delegate(state);
         }
     }
 
     /// The server stops: says what was to be said then, and ends.
-    pub(crate) fn say_farewell(&self) {
+    pub(crate) fn say_farewell(self: &Arc<Self>) {
         let mut state = self.lock();
-        if state.stage == Stage::Open
+        if state.is_open()
             && let Some(piece) = state.extras.as_mut().and_then(|extras| extras.farewell.take())
         {
             state.push(piece);
             state.finish();
+            self.delegate(state);
         }
     }
 
@@ -595,11 +625,11 @@ impl Shared {
         state.stage = Stage::Over(complete);
         state.place = None;
         state.queued = 0;
-        let queue = std::mem::take(&mut state.queue);
+        let dropped = (std::mem::take(&mut state.queue), state.coder.take());
         let extras = state.extras.take();
         drop(state);
         self.sent.notify_all();
-        drop(queue);
+        drop(dropped);
         if let Some(extras) = extras {
             extras.below.into_iter().for_each(|(_, call)| guarded(call));
             extras.ends.into_iter().for_each(|call| guarded(|| call(complete)));

@@ -54,7 +54,12 @@ pub(crate) enum StreamJob<T> {
     Conn(Box<Conn<T>>),
     /// Of a source that feeds an outlet.
     Pump(Box<Pump>),
+    /// Something else of the engine's own that takes its time.
+    Chore(Chore),
 }
+
+/// See [`StreamJob::Chore`]. Each is of one connection.
+pub(crate) type Chore = Box<dyn FnOnce() + Send>;
 
 struct Queues<T> {
     lead: Option<Lead<Reactor<T>>>,

@@ -5,7 +5,7 @@
 //! that readers must remember that a socket may hold more. A kqueue version has the same interface: `EV_CLEAR` is
 //! the same contract.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::{self, MaybeUninit};
@@ -595,6 +595,57 @@ pub(crate) fn open_component(
     let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW | kind;
     // SAFETY: `name` ends with a NUL.
     owned(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) })
+}
+
+/// Gives the names in a directory to `each`, without `.` and `..`, until it wants no more.
+pub(crate) fn read_directory(directory: OwnedFd, mut each: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
+    // SAFETY: the descriptor is open; on success the stream owns it.
+    let stream = unsafe { libc::fdopendir(directory.as_raw_fd()) };
+    if stream.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    mem::forget(directory);
+    loop {
+        // SAFETY: the stream is open, and no other thread has it.
+        let entry = unsafe { libc::readdir64(stream) };
+        if entry.is_null() {
+            break;
+        }
+        // SAFETY: an entry has a name that ends with a NUL, valid until the next one is read.
+        let name = unsafe { CStr::from_ptr((*entry).d_name.as_ptr()) }.to_bytes();
+        if name != b"." && name != b".." && !each(name) {
+            break;
+        }
+    }
+    // SAFETY: the stream is open, and not used again.
+    unsafe { libc::closedir(stream) };
+    Ok(())
+}
+
+/// What is known of a file without opening it.
+pub(crate) struct Stat {
+    pub(crate) mode: u32,
+    pub(crate) is_link: bool,
+    pub(crate) size: u64,
+    pub(crate) modified: i64,
+}
+
+/// Looks at a name in a directory; follows no link.
+pub(crate) fn stat_at(directory: &File, name: &[u8]) -> io::Result<Stat> {
+    let name = CString::new(name)?;
+    let mut stat = MaybeUninit::<libc::stat64>::uninit();
+    // SAFETY: `name` ends with a NUL, and `stat` has room for what is written.
+    checked(unsafe {
+        libc::fstatat64(directory.as_raw_fd(), name.as_ptr(), stat.as_mut_ptr(), libc::AT_SYMLINK_NOFOLLOW)
+    })?;
+    // SAFETY: the call has succeeded, and so written it.
+    let stat = unsafe { stat.assume_init() };
+    Ok(Stat {
+        mode: stat.st_mode,
+        is_link: stat.st_mode & libc::S_IFMT == libc::S_IFLNK,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        modified: stat.st_mtime,
+    })
 }
 
 /// Whether an accept failed because descriptors or memory ran out.

@@ -154,6 +154,11 @@ impl Transport {
         }
     }
 
+    /// Whether the kernel sends files, without a copy.
+    pub(crate) fn sends_files(&self) -> bool {
+        matches!(self, Transport::Plain(_))
+    }
+
     /// Whether bytes that were taken have not gone out yet.
     pub(crate) fn owes(&self) -> bool {
         match self {

@@ -20,7 +20,7 @@ pub(super) fn quoted(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// As a string of JSON, in ASCII. Bytes that are no UTF-8 become U+FFFD.
-pub(super) fn json(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn json(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     if text.iter().all(|&byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
         out.extend_from_slice(text);

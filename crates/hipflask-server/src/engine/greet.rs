@@ -173,7 +173,7 @@ impl<H: Handler> Engine<H> {
     }
 
     /// Answers HTTP without TLS where TLS was expected.
-    fn refuse_clear(&self, conn: &mut Conn<H::Ticket>, here: &Here<H>) {
+    fn refuse_clear(self: &Arc<Self>, conn: &mut Conn<H::Ticket>, here: &Here<H>) {
         let refusal = Refusal { kind: RefusalKind::ClearText, status: 400, reason: CLEAR };
         self.tell_refused(&conn.info, refusal);
         self.answer(conn, asked_unknown(), here, |reply| {

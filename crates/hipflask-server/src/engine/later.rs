@@ -13,6 +13,7 @@ use crate::exchange::Notice;
 use crate::handler::{Handler, Request};
 use crate::interim::Outbox;
 use crate::locked;
+use crate::pool::{Chore, StreamJob};
 use crate::reply::{Answer, Reply, Standing, asked};
 
 use super::deadline::Hold;
@@ -55,6 +56,35 @@ impl<H: Handler> Engine<H> {
         let deferred = Deferred::new(Box::new(debt), token, informs);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.handler.defer(request, deferred))) {
             self.notice(&Notice::Panic(message(&*panic)));
+        }
+    }
+
+    /// Has a worker write a response without the handler.
+    pub(super) fn answer_later(
+        self: &Arc<Self>,
+        conn: Link<H>,
+        exchange: Exchange,
+        write: impl FnOnce(&mut Reply<'_>) + Send + 'static,
+    ) {
+        let (begin, token) = (conn.out.len(), conn.token);
+        let engine = Arc::clone(self);
+        let debt =
+            Debt { engine, conn, exchange, begin, outbox: None, answer: None, lender: None, held: None };
+        let mut deferred = Deferred::new(Box::new(debt), token, false);
+        self.queue_chore(Box::new(move || {
+            // A panic in `write` leaves a 500.
+            let _ = deferred.write(|reply| {
+                write(reply);
+                Ok::<(), ()>(())
+            });
+            deferred.send();
+        }));
+    }
+
+    /// Has a worker do something, detached, that is neither a view nor needs one.
+    pub(super) fn queue_chore(self: &Arc<Self>, chore: Chore) {
+        if self.pool.stream(StreamJob::Chore(chore)) {
+            self.spawn();
         }
     }
 

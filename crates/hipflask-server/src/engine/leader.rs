@@ -16,6 +16,7 @@ use crate::client::Trust;
 use crate::conn::{BATCH, Conn, Filled, Pending, Phase, Pushed, READ, Reserved};
 use crate::delivery::Delivery;
 use crate::exchange::Notice;
+use crate::exposed::Mounted;
 use crate::handler::{Handler, Routed};
 use crate::held::{Lent, Stage};
 use crate::history::{Compressible, Lane, RouteHistory};
@@ -475,11 +476,28 @@ impl<H: Handler> Engine<H> {
             return self.redirect(lead, conn, &head, here);
         }
         let route = || match self.config.files.find(&head) {
-            Some(file) => Routed::File(file),
-            None => self.handler.route(&head, &conn.info),
+            Some(Mounted::File(file)) => Ok(Routed::File(file)),
+            Some(Mounted::Slash(location)) => Ok(Routed::Answer(Box::new(move |reply| {
+                reply.start(308, None);
+                // Of a path that could be sent.
+                let _ = reply.field(b"Location", &location);
+                reply.body(b"");
+            }))),
+            Some(Mounted::Listing(listing)) => Err(listing),
+            None => Ok(self.handler.route(&head, &conn.info)),
         };
         let routed = match catch_unwind(AssertUnwindSafe(route)) {
-            Ok(routed) => routed,
+            Ok(Ok(routed)) => routed,
+            Ok(Err(listing)) => {
+                let usable = self.skip_body(&mut conn, &head, lead.now);
+                let exchange = asked(&head, usable && !self.is_stopping());
+                conn.delivery = Delivery::of(&head, &self.config, Compressible::File);
+                let _ = conn.push();
+                lead.lend(&conn);
+                here.detach(&*self.handler);
+                self.answer_later(conn, exchange, move |reply| listing.answer(&head, reply));
+                return Flow::Next(lead);
+            }
             Err(panic) => {
                 self.notice(&Notice::Panic(message(&*panic)));
                 let usable = self.skip_body(&mut conn, &head, lead.now);

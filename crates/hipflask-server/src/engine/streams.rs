@@ -127,7 +127,7 @@ impl<H: Handler> Engine<H> {
 
     /// Gives a request a place of its own.
     fn arrive(
-        &self,
+        self: &Arc<Self>,
         lead: &mut Helm<H>,
         below: &Conn<H::Ticket>,
         http2: &Http2,
