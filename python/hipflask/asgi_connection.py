@@ -131,22 +131,21 @@ class Connection:
     async def pump(self) -> None:
         """Take what comes, as long as there is room for it."""
         self._pump = asyncio.current_task()
-        while self.over is None:
-            try:
+        try:
+            while self.over is None:
                 message = await self._receive()
-            except Exception as error:
-                _log_of_server(error)
-                self._end(1006, "")
-                return
-            kind = message["type"]
-            if kind == "websocket.disconnect":
-                code = message.get("code")
-                self._end(1005 if code is None else code, message.get("reason") or "")
-            elif kind == "websocket.receive":
-                data = message.get("text")
-                self._deliver(message["bytes"] if data is None else data)
-                if self._is_paused:
-                    await self._resumed.wait()
+                kind = message["type"]
+                if kind == "websocket.disconnect":
+                    code = message.get("code")
+                    self._end(1005 if code is None else code, message.get("reason") or "")
+                elif kind == "websocket.receive":
+                    data = message.get("text")
+                    self._deliver(message["bytes"] if data is None else data)
+                    if self._is_paused:
+                        await self._resumed.wait()
+        except Exception as error:
+            _log_of_server(error)
+            self._end(1006, "")
 
     async def write(self) -> None:
         """Send what is to be sent, up to the close."""
