@@ -634,3 +634,44 @@ def test_coroutine_functions_are_for_async_views(app, serve, caplog):
 
     with serve(app).connect("/ws") as client:
         assert closed(client) == (1011, "")
+
+
+def test_an_async_view_has_ended_when_the_server_has(app, serve):
+    """So that `after_serving` does not take away what the view still needs."""
+    ends = []
+
+    @app.websocket("/ws")
+    async def view(ws):
+        await ws.send("ready")
+        try:
+            await ws.receive()
+        except ConnectionClosed as error:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            ends.append(error.reason)
+
+    live = serve(app)
+    with live.connect("/ws") as client:
+        assert client.recv(timeout=PATIENCE) == "ready"
+        assert live.server.stop(PATIENCE, PATIENCE)
+        assert ends == [1001]
+
+
+def test_an_async_view_that_awaits_something_else_is_cancelled_by_the_end(app, serve, monkeypatch):
+    monkeypatch.setattr("hipflask.loop._LAST_SECONDS", 0.05)
+    cancelled = threading.Event()
+
+    @app.websocket("/ws")
+    async def view(ws):
+        await ws.send("ready")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    live = serve(app)
+    with live.connect("/ws") as client:
+        assert client.recv(timeout=PATIENCE) == "ready"
+        assert live.server.stop(PATIENCE, PATIENCE)
+    assert cancelled.wait(PATIENCE)

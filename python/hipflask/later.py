@@ -90,6 +90,10 @@ class Exchanges:
         """The task that answers a request, if it has had to wait."""
         return self._tasks.get(token)
 
+    def running(self) -> set[asyncio.Task[None]]:
+        """The tasks that have not ended."""
+        return set(self._tasks.values())
+
     def _gone(self, token: int) -> None:
         task = self._tasks.get(token)
         if task is not None:

@@ -198,8 +198,13 @@ def attend(line: LaterLine) -> None:
 
 
 def dismiss(line: LaterLine) -> None:
-    """Undo `attend`: the server has ended."""
+    """Undo `attend`: the server has ended. Views get a little time to end, then they are cancelled."""
     loop = shared().loop
+    if not loop.is_closed() and not shared().is_here():
+        from contextlib import suppress
+
+        with suppress(TimeoutError):
+            shared().run(_let_end, (line,), {}, most=2 * _LAST_SECONDS)
 
     def end() -> None:
         loop.remove_reader(line.fileno())
@@ -211,6 +216,19 @@ def dismiss(line: LaterLine) -> None:
 
     if not loop.is_closed():
         loop.call_soon_threadsafe(end)
+
+
+async def _let_end(line: LaterLine) -> None:
+    """Wait for the views of a server: those of WebSockets end when they hear that it stops."""
+    import asyncio
+
+    exchanges: Any = _exchanges.get(line)
+    # The tasks of an ASGI application are its host's.
+    tasks = exchanges.running() if hasattr(exchanges, "running") else ()
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=_LAST_SECONDS)
+        for task in late:
+            task.cancel()
 
 
 @contextmanager
