@@ -1,13 +1,13 @@
-"""Seeds of the fuzz targets: `seeds/TARGET.txt` holds one input a line, escaped as in Python's bytes literals.
+"""Seeds of the fuzz targets: `seeds/TARGET.txt` holds one input a line, odd bytes as `\\xNN`.
 
-    python fuzz/seeds.py unpack DIRECTORY     # one folder a target with one file an input, as libFuzzer reads them
-    python fuzz/seeds.py pack DIRECTORY       # and back, from a corpus that `cargo fuzz cmin` or `-merge=1` has made small
+python fuzz/seeds.py unpack DIRECTORY     # a folder for each target, as libFuzzer reads them
+python fuzz/seeds.py pack DIRECTORY       # and back, from a corpus that `-merge=1` has made small
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
+import re
 import sys
 from pathlib import Path
 
@@ -17,23 +17,26 @@ LONGEST = 1000
 
 
 def unpack(directory: Path) -> None:
+    """Write each input into a file of its own."""
     for packed in sorted(SEEDS.glob("*.txt")):
         folder = directory / packed.stem
         folder.mkdir(parents=True, exist_ok=True)
-        for line in packed.read_text("ascii").splitlines():
-            data = ast.literal_eval(f'b"{line}"')
+        for line in packed.read_bytes().splitlines():
+            data = re.sub(rb"\\x(..)", lambda escape: bytes.fromhex(escape[1].decode()), line)
             (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)
 
 
 def pack(directory: Path) -> None:
+    """Write the files of each folder as lines, the shortest first."""
     for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
         inputs = {path.read_bytes() for path in folder.iterdir()}
-        lines = [
-            repr(b"'" + data)[3:-1].replace('\\"', '"').replace('"', '\\"')
-            for data in sorted(inputs, key=lambda data: (len(data), data))
-            if len(data) <= LONGEST
-        ]
+        short = sorted((len(data), data) for data in inputs if len(data) <= LONGEST)
+        lines = ["".join(map(_escaped, data)) for _, data in short]
         (SEEDS / f"{folder.name}.txt").write_text("".join(f"{line}\n" for line in lines), "ascii")
+
+
+def _escaped(byte: int) -> str:
+    return chr(byte) if 32 <= byte < 127 and byte != 92 else f"\\x{byte:02x}"
 
 
 if __name__ == "__main__":
