@@ -7,11 +7,12 @@ import os
 import re
 import resource
 import socket
-import ssl
 import struct
 from pathlib import Path
 
+import bodies
 import pytest
+from bodies import secure
 from http2_frames import (
     DATA,
     END_HEADERS,
@@ -26,26 +27,7 @@ from http2_frames import (
 )
 from processes import PATIENCE, Command, eventually
 
-APP = """
-from hipflask import Flask, request
-
-app = Flask(__name__)
-
-
-@app.route("/", methods=["GET", "POST"])
-def index():
-    return str(len(request.get_data()))
-
-
-@app.route("/stream", methods=["POST"])
-def stream():
-    return str(sum(map(len, iter(lambda: request.stream.read(65536), b""))))
-
-
-@app.route("/later", methods=["POST"])
-async def later():
-    return str(len(await request.get_data_async()))
-
+APP = f"""{bodies.APP}
 
 @app.route("/form", methods=["POST"])
 def form():
@@ -78,15 +60,6 @@ def start(tmp_path):
             return command, int(command.until(r"Running on https?://\S*:(\d+)")[1])
 
         yield start
-
-
-def secure(client: socket.socket, protocol: str = "http/1.1") -> ssl.SSLSocket:
-    """The same connection with TLS."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols([protocol])
-    return context.wrap_socket(client)
 
 
 # Descriptors.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import ssl
 import struct
 import time
 from typing import NamedTuple
 
+import bodies
 import pytest
+from bodies import secure
 from http2_frames import (
     DATA,
     END_HEADERS,
@@ -24,26 +25,7 @@ from http2_frames import (
 )
 from processes import PATIENCE, Command, get
 
-APP = """
-from hipflask import Flask, request
-
-app = Flask(__name__)
-
-
-@app.route("/", methods=["GET", "POST"])
-def index():
-    return str(len(request.get_data()))
-
-
-@app.route("/stream", methods=["POST"])
-def stream():
-    return str(sum(map(len, iter(lambda: request.stream.read(1000), b""))))
-
-
-@app.route("/later", methods=["POST"])
-async def later():
-    return str(len(await request.get_data_async()))
-
+APP = f"""{bodies.APP}
 
 @app.get("/long")
 def long():
@@ -132,21 +114,14 @@ def server(request, tmp_path_factory):
     ]
     # Drops are fewer than that.
     limits += ["--body-rate", "10000", "--write-rate", "100000"]
-    secure = request.param == "tls"
-    certificate = ["--cert", "adhoc"] if secure else []
+    certificate = ["--cert", "adhoc"] if request.param == "tls" else []
     command = Command(folder, "--port", "0", "--threads", THREADS, *limits, *certificate)
     port = int(command.until(r"Running on https?://\S*:(\d+)")[1])
 
     def connect(protocol: str = "http/1.1") -> socket.socket:
         client = socket.create_connection(("127.0.0.1", port), PATIENCE)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if not secure:
-            return client
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        context.set_alpn_protocols([protocol])
-        return context.wrap_socket(client)
+        return secure(client, protocol) if certificate else client
 
     yield port, connect
     command.close()
