@@ -229,7 +229,14 @@ def test_ten_gibibytes_pass_through_in_little_memory(start, tmp_path, path):
     command, port = start("--max-body", "100GiB")
     pid = command.process.pid
     before = peak(pid)
-    client = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    with contextlib.closing(socket.create_connection(("127.0.0.1", port), PATIENCE)) as client:
+        pass_through(client, path)
+    assert peak(pid) - before < 8 * MIB
+    eventually(lambda: command.stop() == 0, "it does not stop")
+
+
+def pass_through(client: socket.socket, path: str) -> None:
+    """Have ten gibibytes sent, or taken."""
     if path == "up":
         head = f"POST /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {ENDLESS}\r\n\r\n"
         sender = Sender(client, head, chunked=False)
@@ -241,5 +248,3 @@ def test_ten_gibibytes_pass_through_in_little_memory(start, tmp_path, path):
         while count := client.recv_into(room):
             got += count
         assert ENDLESS < got < ENDLESS + 1000
-    assert peak(pid) - before < 8 * MIB
-    eventually(lambda: command.stop() == 0, "it does not stop")

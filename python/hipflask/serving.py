@@ -59,13 +59,18 @@ def server_logger() -> Logger:
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     if not logger.hasHandlers():
-        from .server_log import LineHandler
+        handler: logging.Handler
+        try:
+            from .server_log import LineHandler
 
-        handler = LineHandler()
+            handler = LineHandler()
+        except OSError:
+            # Descriptors have run out before anything was to be said, and importing takes one.
+            handler = logging.StreamHandler()
         process = " [%(process)d]" if "hipflask.supervisor" in sys.modules else ""
         handler.setFormatter(logging.Formatter(f"[%(asctime)s]{process} %(levelname)s %(message)s"))
         logger.addHandler(handler)
-    if _is_serving:
+    if _is_serving and "hipflask.server_log" in sys.modules:
         from .server_log import LineHandler
 
         for each in logger.handlers:
@@ -559,8 +564,11 @@ def _wait_and_stop(
             except TimeoutError:
                 # What is to be said when descriptors have run out must not need one to be imported; the first
                 # requests need not wait for it.
-                from . import server_log  # noqa: F401
-
+                try:
+                    from . import server_log  # noqa: F401
+                except OSError:
+                    # They have run out already. A server at its limit goes on.
+                    continue
                 told.settimeout(service.interval if service is not None else None)
             if service is not None and service.interval is not None:
                 service.alive()
