@@ -404,6 +404,23 @@ def test_sighup_changes_where_metrics_are_told(start, tmp_path):
     assert command.stop() == 0
 
 
+def test_sighup_keeps_where_metrics_are_told(start, tmp_path):
+    control = str(tmp_path / "control")
+    command = start("--workers", "2", "--metrics-bind", "127.0.0.1:0", "--control", control)
+    app, metrics = ports(command)
+    for number in range(3):
+        before = set(command.workers())
+        command.signal(signal.SIGHUP)
+        command.until("all workers are replaced")
+        eventually(lambda before=before: not before & set(command.workers()), "all are others")
+        get(app, "/")
+        for path in ("/healthz", "/readyz"):
+            assert ask(metrics, path)[0] == 200
+        assert value(metrics, "hipflask_worker_restarts_total") == 2 * (number + 1)
+        assert json.loads(ask(control, "/status")[2])["ready"]
+    assert command.stop() == 0
+
+
 def test_a_successor_has_the_same_address(start, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         metrics = probe.getsockname()[1]

@@ -107,6 +107,12 @@ def test_rates_are_of_the_time_between_two_looks():
     assert "requests  10/s   2xx 5/s   3xx 0/s   4xx 0/s   5xx 5/s" in lines[1]
 
 
+def test_stuck_threads_are_told_if_there_are_any():
+    for stuck, told in ((0, "threads   2 of 2 busy   queue"), (3, "threads   2 of 2 busy, 4 stuck   queue")):
+        workers = [worker(stuck=stuck), worker(stuck=min(stuck, 1))]
+        assert render(status(10, workers=workers), status(12, workers=workers))[2].startswith(told)
+
+
 def test_a_server_that_was_started_anew_counts_from_nothing():
     before = status(1000, [route("/a", [500, 0, 0, 0])])
     after = status(2, [route("/a", [4, 0, 0, 0])], started=2000.0)

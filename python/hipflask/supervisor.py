@@ -226,7 +226,11 @@ class Supervisor:
     def _attend(self) -> None:
         """Tell about the server where the settings say so."""
         before = self.monitor
-        self.monitor = attend(before, self.settings, self.listeners, self.target, self.crew)
+        try:
+            self.monitor = attend(before, self.settings, self.listeners, self.target, self.crew)
+        except OSError as error:
+            # Whatever is wrong with telling about the server, that is no reason to end it.
+            self.log.error("metrics cannot be told: %s", error)
         if self.monitor is not None and before is None:
             self.selector.register(self.monitor, selectors.EVENT_READ, self.monitor.turn)
 

@@ -283,6 +283,9 @@ def _summary(before: Status, after: Status, took: float) -> list[str]:
         parts.append(f"{name} {_duration(middle)} / {_duration(high)}")
     number = len(workers)
     ready = "ready" if after["ready"] else "NOT READY"
+    # A server of an older version does not say.
+    late = sum(worker.get("stuck", 0) for worker in workers)
+    stuck = f", {late} stuck" if late else ""
     return [
         f"hipflask {after['version']}   up {_age(after['uptime'])}   {ready}"
         f"   {number} worker{'' if number == 1 else 's'}, {after['restarts']} restarts"
@@ -290,7 +293,7 @@ def _summary(before: Status, after: Status, took: float) -> list[str]:
         f"requests  {_number(rate('requests'))}/s   "
         + "   ".join(f"{name} {_number(count / took)}/s" for name, count in classes.items())
         + f"   refused {_number(refused / took)}/s   in flight {sum_of('in_flight')}",
-        f"threads   {sum_of('busy')} of {sum_of('threads_limit')} busy"
+        f"threads   {sum_of('busy')} of {sum_of('threads_limit')} busy{stuck}"
         f"   queue {sum_of('queue')} of {sum_of('queue_limit'):,}   retakes {_number(rate('retakes'))}/s",
         f"clients   {sum_of('connections'):,} connections   {_number(rate('accepted'))}/s accepted"
         f"   {sum_of('event_streams')} event streams   {sum_of('websockets')} WebSockets"

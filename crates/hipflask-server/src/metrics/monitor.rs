@@ -119,7 +119,11 @@ impl Monitor {
 
     /// Answers at none of the sockets any more.
     pub fn forget_listeners(&self) {
-        self.lock().listeners.clear();
+        let mut desk = self.lock();
+        for (listener, _) in std::mem::take(&mut desk.listeners) {
+            // Closing it does not: others have the same socket open.
+            drop(desk.poller.remove(listener.as_raw_fd()));
+        }
     }
 
     /// Does what is there to do, after waiting for it at most so long.
@@ -386,6 +390,22 @@ mod tests {
         let head = ask(at, "HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
         monitor.close();
+    }
+
+    #[test]
+    fn the_same_sockets_can_be_listened_to_anew() {
+        let monitor = Monitor::new(Arc::new(Board::new(1).unwrap())).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for _ in 0..3 {
+            monitor.forget_listeners();
+            monitor.listen(listener.as_fd().try_clone_to_owned().unwrap(), Role::Metrics).unwrap();
+        }
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        monitor.forget_listeners();
+        // Nobody is told of who comes to a socket that was forgotten.
+        monitor.turn(Some(Duration::ZERO)).unwrap();
+        assert!(monitor.lock().peers.is_empty());
+        drop(client);
     }
 
     #[test]
