@@ -89,6 +89,18 @@ def test_what_is_installed(tmp_path, files, expected):
     assert done.stdout.count("RUN pip install") == 1
 
 
+def test_wheels_are_not_left_in_the_image(tmp_path):
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "hipflask-1-py3-none-any.whl").write_text("")
+    steps = instructions(bundle(tmp_path, "--output", "-").stdout)
+    last = steps[[at for at, (word, _) in enumerate(steps) if word == "FROM"][-1] :]
+    assert [value for word, value in last if word == "COPY"] == [
+        "--from=build /venv /venv",
+        "--from=build /srv/app .",
+    ]
+    assert ("RUN", "rm -r /srv/app/wheels") in steps
+
+
 def test_an_application_that_cannot_be_imported_is_no_hindrance(tmp_path):
     (tmp_path / "app.py").write_text("raise RuntimeError('no database')\n")
     done = bundle(tmp_path, "--output", "-")

@@ -41,18 +41,17 @@ _TEMPLATE = """\
 # syntax=docker/dockerfile:1
 # Written by `hipflask bundle`; yours to change.
 FROM python:{python}-slim AS build
-RUN python -m venv /venv
-ENV PATH=/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# The image's pip installs into the environment, which has none: a server needs neither pip nor setuptools.
+RUN python -m venv --without-pip /venv
+ENV PIP_PYTHON=/venv/bin/python PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 {install}
-# What only installing needed.
-RUN pip uninstall --yes pip
 
 FROM python:{python}-slim
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin app
+RUN useradd --uid 10001 --no-create-home --no-log-init --shell /usr/sbin/nologin app
 COPY --from=build /venv /venv
 WORKDIR /srv/app
-COPY . .
+{files}
 ENV PATH=/venv/bin:$PATH \\
     PYTHONUNBUFFERED=1 \\
     PYTHONDONTWRITEBYTECODE=1 \\
@@ -178,6 +177,7 @@ def dockerfile(folder: Path, bundle: Bundle) -> str:
         port=bundle.port,
         health=bundle.health,
         install="\n".join(_install(folder)),
+        files="COPY --from=build /srv/app ." if _has_wheels(folder) else "COPY . .",
         settings=" \\\n    ".join(settings),
     )
 
@@ -186,7 +186,7 @@ def _install(folder: Path) -> list[str]:
     """The lines that install what the application needs: from what changes least to what changes most."""
     lines = []
     more = ""
-    if any((folder / "wheels").glob("*.whl")):
+    if _has_wheels(folder):
         lines.append("COPY wheels /wheels")
         more = " --find-links /wheels"
     requirements, project = folder / "requirements.txt", folder / "pyproject.toml"
@@ -200,7 +200,14 @@ def _install(folder: Path) -> list[str]:
         lines += ["COPY . .", f"RUN pip install{more}{own} ."]
     else:
         lines.append(f"RUN pip install{more}{own}")
+    if _has_wheels(folder):
+        # Not in the image, where they would be a second copy of what is installed.
+        lines += ["COPY . /srv/app", "RUN rm -r /srv/app/wheels"]
     return lines
+
+
+def _has_wheels(folder: Path) -> bool:
+    return any((folder / "wheels").glob("*.whl"))
 
 
 def _names_hipflask(text: str) -> bool:
