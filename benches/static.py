@@ -43,7 +43,7 @@ http {{
     server {{
         listen 127.0.0.1:{port};
         location /assets/ {{ alias {folder}/files/; }}
-        location /made/ {{ alias {folder}/files/; gzip on; gzip_comp_level 6; }}
+        location /made/ {{ alias {folder}/files/; gzip on; gzip_comp_level 4; }}
     }}
 }}
 """
