@@ -4,7 +4,8 @@
 //! anywhere on a size line, since readers differ about it. Does not undo `Content-Encoding`.
 
 use crate::token::{field_line, is_token_byte};
-use crate::{Error, Framing, Limits};
+use crate::trailer::may_trail;
+use crate::{Error, Framing, Limits, Trailers};
 
 /// Where a chunked body stands.
 ///
@@ -54,7 +55,7 @@ pub struct BodyDecoder {
     trailers_left: usize,
     trailer_fields_left: usize,
     line: Vec<u8>,
-    trailers: Vec<(Vec<u8>, Vec<u8>)>,
+    trailers: Trailers,
     refused_trailers: usize,
 }
 
@@ -215,7 +216,7 @@ impl BodyDecoder {
         self.trailer_fields_left = self.trailer_fields_left.checked_sub(1).ok_or(Error::LongTrailers)?;
         // Names with underscores are never of use here, and counting them as refused needs no limit of its own.
         let field = field_line(&self.line, &Limits::default()).map_err(|_| Error::BadTrailer)?;
-        if field.dropped || is_forbidden(field.name) {
+        if field.dropped || !may_trail(field.name) {
             self.refused_trailers += 1;
         } else {
             self.trailers.push((field.name.to_vec(), field.value.to_vec()));
@@ -254,45 +255,16 @@ impl BodyDecoder {
         self.trailers.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 
+    /// The same, to be kept; there are none any more afterwards.
+    pub fn take_trailers(&mut self) -> Trailers {
+        std::mem::take(&mut self.trailers)
+    }
+
     /// How many trailer fields were left out because they have no place in a trailer section.
     #[must_use]
     pub fn refused_trailers(&self) -> usize {
         self.refused_trailers
     }
-}
-
-/// Fields that decide about framing, routing, authentication, the content's meaning or the request itself
-/// (RFC 9110 §6.5.1), and those that describe the client.
-fn is_forbidden(name: &[u8]) -> bool {
-    const FORBIDDEN: &[&[u8]] = &[
-        b"age",
-        b"authorization",
-        b"cache-control",
-        b"connection",
-        b"cookie",
-        b"expect",
-        b"forwarded",
-        b"host",
-        b"keep-alive",
-        b"max-forwards",
-        b"origin",
-        b"pragma",
-        b"range",
-        b"referer",
-        b"set-cookie",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"user-agent",
-        b"via",
-        b"x-real-ip",
-    ];
-    const PREFIXES: &[&[u8]] = &[b"content-", b"if-", b"proxy-", b"x-forwarded-", b"accept", b"sec-"];
-    FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
-        || PREFIXES
-            .iter()
-            .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
 }
 
 #[cfg(test)]
@@ -348,6 +320,8 @@ mod tests {
         decoder.decode(b"0\r\na: b\r\nHost: c\r\n\r\n", &mut Vec::new(), 2).unwrap();
         assert_eq!((decoder.remaining(), decoder.finish()), (Some(0), Ok(())));
         assert_eq!((decoder.trailers().len(), decoder.refused_trailers()), (1, 1));
+        assert_eq!(decoder.take_trailers(), [(b"a".to_vec(), b"b".to_vec())]);
+        assert_eq!(decoder.trailers().len(), 0);
         decoder.reset(Framing::Length(1), &Limits::default());
         assert_eq!((decoder.trailers().len(), decoder.refused_trailers()), (0, 0));
     }

@@ -33,6 +33,7 @@ mod status;
 mod target;
 mod token;
 pub mod trace;
+pub mod trailer;
 pub mod websocket;
 
 pub use accept_encoding::{Accepted, Coding};
@@ -42,3 +43,4 @@ pub use framing::Framing;
 pub use head::{RequestHead, Version};
 pub use limits::{Limits, Underscores};
 pub use trace::{TraceId, TraceParent};
+pub use trailer::Trailers;

@@ -8,7 +8,7 @@ use std::fmt;
 
 pub use crate::status::reason_phrase;
 use crate::token::{is_token, is_token_byte, trim};
-use crate::{Version, date};
+use crate::{Trailers, Version, date, trailer};
 
 /// What the fields `Date` and `Server` say: made once a second, copied into each response.
 #[derive(Debug, Clone)]
@@ -67,6 +67,8 @@ pub enum FieldError {
     Value,
     /// `Content-Length` is not a number.
     Length,
+    /// The field has no place among trailers.
+    Trailer,
 }
 
 impl fmt::Display for FieldError {
@@ -77,6 +79,7 @@ impl fmt::Display for FieldError {
             FieldError::Name => "a field name must be a token",
             FieldError::Value => "a field value must not hold CR, LF or NUL",
             FieldError::Length => "Content-Length must be a number",
+            FieldError::Trailer => "the field has no place among trailers",
         })
     }
 }
@@ -119,6 +122,7 @@ pub struct ResponseWriter<'o> {
     served: bool,
     close: bool,
     upgrade: bool,
+    trailed: bool,
     body: usize,
 }
 
@@ -135,6 +139,7 @@ impl<'o> ResponseWriter<'o> {
             served: false,
             close: !exchange.keep_alive,
             upgrade: false,
+            trailed: false,
             body: 0,
         }
     }
@@ -219,6 +224,14 @@ impl<'o> ResponseWriter<'o> {
         self.close = true;
     }
 
+    /// Has the body framed so that trailers can follow it, if it goes out by
+    /// [`finish_with_stream`](Self::finish_with_stream) or [`finish_with_trailers`](Self::finish_with_trailers): in
+    /// chunks. On HTTP/2, too, for whoever carries the response to undo; a length may stand beside them there. To
+    /// HTTP/1.0 none can be sent.
+    pub fn trail(&mut self) {
+        self.trailed = self.exchange.version != Version::Http10;
+    }
+
     /// Takes back everything that this writer has written.
     pub fn reset(&mut self) {
         self.out.truncate(self.begin);
@@ -228,6 +241,7 @@ impl<'o> ResponseWriter<'o> {
         self.served = false;
         self.close = !self.exchange.keep_alive;
         self.upgrade = false;
+        self.trailed = false;
         self.body = 0;
     }
 
@@ -272,6 +286,25 @@ impl<'o> ResponseWriter<'o> {
         Finished { framing: BodyFraming::None, keep_alive: self.keeps(), corrected }
     }
 
+    /// The same with trailers behind the body, if there can be any.
+    pub fn finish_with_trailers(&mut self, stamp: &Stamp, pieces: &[&[u8]], trailers: &Trailers) -> Finished {
+        self.trail();
+        if !self.trailed || !self.has_body() {
+            return self.finish_with_pieces(stamp, pieces);
+        }
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let corrected = self.length.is_some_and(|given| given != length);
+        self.length = Some(length);
+        let finished = self.finish_with_stream(stamp);
+        let mut encoder = BodyEncoder::new(finished.framing);
+        for piece in pieces {
+            // Chunks may be as many as there are.
+            let _ = encoder.write(piece, self.out);
+        }
+        let _ = encoder.end_with(trailers, self.out);
+        Finished { framing: BodyFraming::None, corrected, ..finished }
+    }
+
     /// Ends the head of a response whose body follows and has this length, for example a file.
     pub fn finish_with_length(&mut self, stamp: &Stamp, length: u64) -> Finished {
         if !self.has_body() {
@@ -290,6 +323,13 @@ impl<'o> ResponseWriter<'o> {
         let framing = if !self.has_body() {
             self.without_body(stamp, None);
             BodyFraming::None
+        } else if self.trailed {
+            if let (Some(length), Version::Http2) = (self.length, self.exchange.version) {
+                self.write_length(length);
+            }
+            self.out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+            self.end_head(stamp);
+            BodyFraming::Chunked
         } else if let Some(length) = self.length {
             self.write_length(length);
             self.end_head(stamp);
@@ -478,8 +518,16 @@ impl BodyEncoder {
     /// # Errors
     /// The body is shorter than announced: the connection must be closed, so that the client notices.
     pub fn end(&mut self, out: &mut Vec<u8>) -> Result<(), WrongLength> {
+        self.end_with(&Trailers::new(), out)
+    }
+
+    /// Ends the body with trailers, where its framing has room for them.
+    ///
+    /// # Errors
+    /// As [`end`](Self::end).
+    pub fn end_with(&mut self, trailers: &Trailers, out: &mut Vec<u8>) -> Result<(), WrongLength> {
         if self.framing == BodyFraming::Chunked && !self.ended {
-            out.extend_from_slice(b"0\r\n\r\n");
+            trailer::write_end(out, trailers.iter().map(|(name, value)| (name.as_slice(), value.as_slice())));
         }
         self.ended = true;
         match self.framing {
@@ -675,6 +723,39 @@ mod tests {
         });
         assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
         assert!(finished.corrected);
+    }
+
+    #[test]
+    fn trailers_follow_a_body_in_chunks() {
+        const HTTP2: Exchange = Exchange { version: Version::Http2, ..KEEP };
+        let trailers = vec![(b"X-Sum".to_vec(), b"5".to_vec())];
+        let whole = |mut writer: ResponseWriter<'_>, stamp: &Stamp| {
+            writer.finish_with_trailers(stamp, &[b"hi", b"", b"!"], &trailers)
+        };
+        let chunks = "2\r\nhi\r\n1\r\n!\r\n0\r\nX-Sum: 5\r\n\r\n";
+        let length = "Content-Length: 3\r\n";
+        for (exchange, status, expected) in [
+            (KEEP, 200, format!("Transfer-Encoding: chunked\r\n\r\n{chunks}")),
+            (HTTP2, 200, format!("{length}Transfer-Encoding: chunked\r\n\r\n{chunks}")),
+            (OLD, 200, format!("{length}Connection: keep-alive\r\n\r\nhi!")),
+            (HEAD, 200, format!("{length}\r\n")),
+            (KEEP, 204, "\r\n".to_owned()),
+        ] {
+            let (text, finished) = write(exchange, status, &[("Content-Length", "3")], whole);
+            let (_, rest) = text.split_once("\r\n").unwrap();
+            assert_eq!(rest, expected);
+            assert_eq!(finished, Finished { framing: BodyFraming::None, keep_alive: true, corrected: false });
+        }
+        let stream = |mut writer: ResponseWriter<'_>, stamp: &Stamp| {
+            writer.trail();
+            writer.finish_with_stream(stamp)
+        };
+        for (exchange, framing) in
+            [(KEEP, BodyFraming::Chunked), (HTTP2, BodyFraming::Chunked), (OLD, BodyFraming::Length(3))]
+        {
+            let (_, finished) = write(exchange, 200, &[("Content-Length", "3")], stream);
+            assert_eq!(finished.framing, framing);
+        }
     }
 
     #[test]
