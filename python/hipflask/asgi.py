@@ -5,7 +5,9 @@ connections, so that no thread waits for a client. Does not make a Flask app an 
 `hipflask.asgi_app` does.
 
 Implements: ASGI 3.0: HTTP and WebSocket specification 2.3, lifespan 2.0, the extensions
-`http.response.pathsend`, `http.response.early_hint` and `websocket.http.response`. As since 2.4, `send`
+`http.response.pathsend`, `http.response.early_hint`, `http.response.trailers` and
+`websocket.http.response`. ASGI has no trailers of requests: those who look find them as `trailers` in the
+last `http.request` message, if the scope has the extension `hipflask.request.trailers`. As since 2.4, `send`
 raises `OSError` when the client has gone, so that nobody goes on sending for ever.
 """
 
@@ -199,6 +201,11 @@ class _Response:
         self._feed: Feed | None = None
         #: The response has no body, whatever the application gives.
         self._mute = False
+        #: The application has said that trailers come, and the fields that have come.
+        self._announced = False
+        self._trailers: list[Any] = []
+        # Only they are missing.
+        self._body_ended = False
         self.started = False
         self.complete = False
         #: Nothing can be sent any more.
@@ -210,18 +217,22 @@ class _Response:
         if self.started:
             raise RuntimeError("The response has been started already.")
         self._exchange.start(message["status"], message.get("headers", ()))
+        self._announced = bool(message.get("trailers", False))
         self.started = True
 
     async def body(self, message: Message) -> None:
         body, more = message.get("body", b""), message.get("more_body", False)
         self._check()
+        if self._body_ended:
+            raise RuntimeError("The response's body is complete: what comes now are its trailers.")
         feed = self._feed
         if feed is None:
-            if not more:
+            if not more and not self._announced:
                 self._exchange.finish(body)
                 self._finish()
                 return
-            feed = self._feed = self._exchange.stream()
+            trailed = self._announced and self._exchange.takes_trailers
+            feed = self._feed = self._exchange.stream(trailed)
             self._mute = not feed.is_open
             if not self._mute:
                 feed.on_end(shared().bell, self._ended)
@@ -232,10 +243,26 @@ class _Response:
             if feed.queued > _WAITING_MOST:
                 await _below(feed, _WAITING_MOST)
         if not more:
-            feed.finish()
-            self.complete = True
-            if self._mute:
-                self.over.set()
+            if self._announced:
+                self._body_ended = True
+            else:
+                self._end(feed)
+
+    def trailers(self, message: Message) -> None:
+        if self.started and not self._announced:
+            raise RuntimeError("The response has no trailers: 'http.response.start' has not said so.")
+        self._check()
+        if self._feed is None or not self._body_ended:
+            raise RuntimeError("Trailers come behind the whole body.")
+        self._trailers.extend(message.get("headers", ()))
+        if not message.get("more_trailers", False):
+            self._end(self._feed)
+
+    def _end(self, feed: Feed) -> None:
+        feed.finish(self._trailers)
+        self.complete = True
+        if self._mute:
+            self.over.set()
 
     def file(self, message: Message) -> None:
         self._check()
@@ -304,6 +331,10 @@ class _Http:
         try:
             scope = self._host.scope(self._exchange)
             scope["extensions"] = {"http.response.pathsend": {}}
+            if self._exchange.takes_trailers:
+                scope["extensions"]["http.response.trailers"] = {}
+            if self._body is not None:
+                scope["extensions"]["hipflask.request.trailers"] = {}
             if self._exchange.informs:
                 scope["extensions"]["http.response.early_hint"] = {}
             await self._host.app(scope, self.receive, self.send)
@@ -344,7 +375,12 @@ class _Http:
                 self._is_read = True
                 return {"type": "http.disconnect"}
             self._is_read = not piece or self._body.is_over
-            return {"type": "http.request", "body": piece, "more_body": not self._is_read}
+            message: Message = {"type": "http.request", "body": piece, "more_body": not self._is_read}
+            if self._is_read and (trailers := self._body.trailers()):
+                message["trailers"] = [
+                    (name.lower().encode("latin1"), value.encode("latin1")) for name, value in trailers
+                ]
+            return message
         if self._fault is None:
             await self._response.over.wait()
         return {"type": "http.disconnect"}
@@ -356,6 +392,8 @@ class _Http:
             self._response.start(message)
         elif kind == "http.response.body":
             await self._response.body(message)
+        elif kind == "http.response.trailers":
+            self._response.trailers(message)
         elif kind == "http.response.pathsend":
             self._response.file(message)
         elif kind == "http.response.early_hint":

@@ -5,7 +5,8 @@ its own; coroutine functions and async iterators of the app run on the server's 
 `before_serving`, `while_serving` and `after_serving` are the lifespan. WebSockets are those of
 `hipflask.asgi_websocket`.
 
-Implements: ASGI 3.0, HTTP specification 2.3, lifespan 2.0.
+Implements: ASGI 3.0, HTTP specification 2.3, lifespan 2.0; the extensions `http.response.early_hint` and
+`http.response.trailers` of servers that have them.
 """
 
 from __future__ import annotations
@@ -83,6 +84,9 @@ class AsgiApp:
         environ = environ_of(scope, io.BufferedReader(body))
         if "http.response.early_hint" in (scope.get("extensions") or ()):
             environ["wsgi.early_hints"] = response.hint
+        if scope["method"] != "HEAD" and "http.response.trailers" in (scope.get("extensions") or ()):
+            environ["hipflask.send_trailers"] = response.trail
+        environ["hipflask.trailers"] = body.trailers
         async with self._threads():
             try:
                 await Visit(loop).call(self._run, environ, response)
@@ -96,6 +100,7 @@ class AsgiApp:
         try:
             for piece in pieces:
                 response.give(piece)
+            response.end()
         finally:
             if hasattr(pieces, "close"):
                 pieces.close()
@@ -185,6 +190,11 @@ class _Body(io.RawIOBase):
         self._receive = receive
         self._rest = b""
         self._is_read = False
+        self._trailers: list[tuple[str, str]] = []
+
+    def trailers(self) -> list[tuple[str, str]]:
+        """The fields that followed the body, if it has been read and the server tells: Hipflask's does."""
+        return self._trailers if self._is_read and not self._rest else []
 
     def readable(self) -> bool:
         return True
@@ -196,6 +206,8 @@ class _Body(io.RawIOBase):
                 raise ConnectionError("the client has gone before the end of the body")
             self._rest = message.get("body", b"")
             self._is_read = not message.get("more_body", False)
+            trailers = message.get("trailers", ())
+            self._trailers = [(name.decode("latin1"), value.decode("latin1")) for name, value in trailers]
         count = min(len(buffer), len(self._rest))
         buffer[:count], self._rest = self._rest[:count], self._rest[count:]
         return count
@@ -220,6 +232,8 @@ class _Response:
         self._is_whole = False
         #: Whether its head is on its way.
         self.sent = False
+        self._trailers: Any = None
+        self._fields: list[tuple[bytes, bytes]] = []
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """WSGI's `start_response`."""
@@ -232,6 +246,19 @@ class _Response:
         self._is_whole = self._is_head or (length.isdigit() and int(length) <= _WHOLE_MOST)
         self._head = {"type": f"{self._kind}.start", "status": int(status[:3]), "headers": fields}
         return self.give
+
+    def trail(self, trailers: Any) -> None:
+        """Take the response's trailers, or what is to be asked for them; in the thread."""
+        if self.sent:
+            raise RuntimeError("trailers are given before the first piece of the body")
+        self._trailers = trailers
+
+    def end(self) -> None:
+        """Note that the last piece has been made; in the thread."""
+        if self._trailers is not None:
+            from ._core import checked_trailers
+
+            self._fields = checked_trailers(self._trailers)
 
     def hint(self, headers: list[tuple[str, str]]) -> bool:
         """Send 103 (Early Hints), of which ASGI knows links only; in the thread or on the loop."""
@@ -263,6 +290,9 @@ class _Response:
         """Send what has not been sent."""
         await self._begin()
         await self._send({"type": f"{self._kind}.body", "body": b"".join(self._collected)})
+        if self._trailers is not None:
+            fields = [(name.lower(), value) for name, value in self._fields]
+            await self._send({"type": "http.response.trailers", "headers": fields})
 
     async def _send_piece(self, piece: bytes) -> None:
         await self._begin()
@@ -273,4 +303,6 @@ class _Response:
             if self._head is None:
                 raise AssertionError("the application did not call start_response")
             self.sent = True
+            if self._trailers is not None:
+                self._head["trailers"] = True
             await self._send(self._head)

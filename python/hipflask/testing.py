@@ -183,6 +183,8 @@ class FlaskClient(_test.Client):
         request.environ["hipflask.after_response"] = held = _Held()
         hints: list[Headers] = []
         request.environ["wsgi.early_hints"] = partial(_hint, hints)
+        sent: list[Any] = []
+        request.environ["hipflask.send_trailers"] = sent.append
         response = super().open(request, buffered=buffered, follow_redirects=follow_redirects)
         if held.is_streamed:
             response.call_on_close(held.finish)
@@ -192,6 +194,8 @@ class FlaskClient(_test.Client):
         held.wait(self.background_timeout)
         response.json_module = self.application.json
         response.early_hints = hints
+        if sent and not response.history:
+            response._take_trailers(sent[-1])
         return response
 
     def _keep_contexts(self) -> None:

@@ -13,6 +13,7 @@ from .werkzeug.wrappers import Response as ResponseBase
 if TYPE_CHECKING:
     from .streaming import RequestBody
     from .tls import ClientCertificate
+    from .werkzeug.datastructures import Headers
     from .werkzeug.exceptions import HTTPException
     from .werkzeug.routing import Rule
 
@@ -60,6 +61,17 @@ class Request(RequestBase):
         Implements: W3C Trace Context, the field ``traceparent``. A malformed one is as none.
         """
         return self._trace_id
+
+    @property
+    def trailers(self) -> Headers:
+        """The fields that followed the body, immutable: none before the body has been read to its end.
+
+        Those that decide how a message is read, such as ``Content-Length`` or ``Authorization``, are left
+        out. They are never among ``headers``.
+
+        Implements: RFC 9110 §6.5 trailer fields.
+        """
+        return self._trailers
 
     def _load_form_data(self) -> None:
         super()._load_form_data()

@@ -5,7 +5,7 @@
 
 use crate::token::{field_line, is_token_byte};
 use crate::trailer::may_trail;
-use crate::{Error, Framing, Limits, Trailers};
+use crate::{Error, Framing, Limits, Trailers, Underscores};
 
 /// Where a chunked body stands.
 ///
@@ -57,6 +57,8 @@ pub struct BodyDecoder {
     line: Vec<u8>,
     trailers: Trailers,
     refused_trailers: usize,
+    /// Trailers are somebody's of ours: all of them are kept.
+    keeps_all: bool,
 }
 
 impl BodyDecoder {
@@ -73,9 +75,28 @@ impl BodyDecoder {
             line: Vec::new(),
             trailers: Vec::new(),
             refused_trailers: 0,
+            keeps_all: false,
         };
         decoder.reset(framing, limits);
         decoder
+    }
+
+    /// A decoder for a response in chunks that this library has written, to be carried by other means.
+    #[must_use]
+    pub fn of_response() -> Self {
+        let limits =
+            Limits { body: u64::MAX, trailers: usize::MAX, trailer_fields: usize::MAX, ..Limits::default() };
+        BodyDecoder { keeps_all: true, ..BodyDecoder::new(Framing::Chunked, &limits) }
+    }
+
+    /// Reads a trailer section, with the empty line at its end, that has come apart from the body.
+    ///
+    /// # Errors
+    /// It is malformed, too long, or not whole.
+    pub fn read_trailers(&mut self, section: &[u8]) -> Result<(), Error> {
+        self.state = State::TrailerStart;
+        let used = self.decode(section, &mut Vec::new(), 0)?;
+        if self.is_done() && used == section.len() { Ok(()) } else { Err(Error::BadTrailer) }
     }
 
     /// Begins another body.
@@ -215,8 +236,10 @@ impl BodyDecoder {
     fn end_trailer(&mut self) -> Result<(), Error> {
         self.trailer_fields_left = self.trailer_fields_left.checked_sub(1).ok_or(Error::LongTrailers)?;
         // Names with underscores are never of use here, and counting them as refused needs no limit of its own.
-        let field = field_line(&self.line, &Limits::default()).map_err(|_| Error::BadTrailer)?;
-        if field.dropped || !may_trail(field.name) {
+        let underscores = if self.keeps_all { Underscores::Keep } else { Underscores::Guard };
+        let limits = Limits { underscores, ..Limits::default() };
+        let field = field_line(&self.line, &limits).map_err(|_| Error::BadTrailer)?;
+        if !self.keeps_all && (field.dropped || !may_trail(field.name)) {
             self.refused_trailers += 1;
         } else {
             self.trailers.push((field.name.to_vec(), field.value.to_vec()));
@@ -324,6 +347,28 @@ mod tests {
         assert_eq!(decoder.trailers().len(), 0);
         decoder.reset(Framing::Length(1), &Limits::default());
         assert_eq!((decoder.trailers().len(), decoder.refused_trailers()), (0, 0));
+    }
+
+    #[test]
+    fn a_trailer_section_can_come_apart_from_its_body() {
+        let limits = Limits { trailers: 12, ..Limits::default() };
+        let cases: [(&[u8], Result<Trailers, Error>); 5] = [
+            (b"\r\n", Ok(vec![])),
+            (b"a: b\r\nHost: c\r\n\r\n", Err(Error::LongTrailers)),
+            (b"a: b\r\nTE: c\r\n\r\n", Err(Error::LongTrailers)),
+            (b"a: b\r\nTE:\r\n\r\n", Ok(vec![(b"a".to_vec(), b"b".to_vec())])),
+            (b"a: b\r\n", Err(Error::BadTrailer)),
+        ];
+        for (section, expected) in cases {
+            let mut decoder = BodyDecoder::new(Framing::Length(2), &limits);
+            decoder.decode(b"hi", &mut Vec::new(), 9).unwrap();
+            let read = decoder.read_trailers(section).map(|()| decoder.take_trailers());
+            assert_eq!(read, expected, "{section:?}");
+        }
+        let mut decoder = BodyDecoder::of_response();
+        let mut out = Vec::new();
+        decoder.decode(b"1\r\nx\r\n0\r\ncontent_length: 5\r\n\r\n", &mut out, 9).unwrap();
+        assert_eq!((decoder.is_done(), decoder.trailers().len(), out.as_slice()), (true, 1, &b"x"[..]));
     }
 
     #[test]

@@ -226,8 +226,8 @@ impl<'o> ResponseWriter<'o> {
 
     /// Has the body framed so that trailers can follow it, if it goes out by
     /// [`finish_with_stream`](Self::finish_with_stream) or [`finish_with_trailers`](Self::finish_with_trailers): in
-    /// chunks. On HTTP/2, too, for whoever carries the response to undo; a length may stand beside them there. To
-    /// HTTP/1.0 none can be sent.
+    /// chunks. On HTTP/2, too, for whoever carries the response to undo, and without a length there: some clients
+    /// hear nothing that comes behind it. To HTTP/1.0 none can be sent.
     pub fn trail(&mut self) {
         self.trailed = self.exchange.version != Version::Http10;
     }
@@ -324,9 +324,6 @@ impl<'o> ResponseWriter<'o> {
             self.without_body(stamp, None);
             BodyFraming::None
         } else if self.trailed {
-            if let (Some(length), Version::Http2) = (self.length, self.exchange.version) {
-                self.write_length(length);
-            }
             self.out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
             self.end_head(stamp);
             BodyFraming::Chunked
@@ -736,7 +733,7 @@ mod tests {
         let length = "Content-Length: 3\r\n";
         for (exchange, status, expected) in [
             (KEEP, 200, format!("Transfer-Encoding: chunked\r\n\r\n{chunks}")),
-            (HTTP2, 200, format!("{length}Transfer-Encoding: chunked\r\n\r\n{chunks}")),
+            (HTTP2, 200, format!("Transfer-Encoding: chunked\r\n\r\n{chunks}")),
             (OLD, 200, format!("{length}Connection: keep-alive\r\n\r\nhi!")),
             (HEAD, 200, format!("{length}\r\n")),
             (KEEP, 204, "\r\n".to_owned()),

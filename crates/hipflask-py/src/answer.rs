@@ -12,6 +12,7 @@ use crate::request::RequestBase;
 use crate::response::{self, ResponseBase, WireBody};
 use crate::serve;
 use crate::sse::EventBody;
+use crate::trailers;
 use crate::wsgi::{self, Begun, Pieces};
 
 const HTML: &[u8] = b"text/html; charset=utf-8";
@@ -170,15 +171,44 @@ pub(crate) fn response<'py>(
         }
         wsgi::write_field(reply, &name, &value)?;
     }
+    let trailers = match response::trailers(base) {
+        Some(trailers) if has_end(&wire.body) && RequestBase::takes_trailers(request)? => {
+            if !wire.fields.iter().any(|(name, _)| name.to_string_lossy().eq_ignore_ascii_case("trailer"))
+                && let names = trailers.call_method0(intern!(py, "names"))?.cast_into::<PyString>()?
+                && names.len()? > 0
+            {
+                wsgi::write_field(reply, b"Trailer", &wsgi::latin1(&names)?)?;
+            }
+            Some(trailers)
+        }
+        _ => None,
+    };
     // The WSGI side of a body that is passed through is closed itself, and not the response.
     let is_passed = || base.getattr(intern!(py, "direct_passthrough"))?.is_truthy();
     let mut closed = response.clone();
     match wire.body {
         WireBody::Empty => reply.body(b""),
-        WireBody::Bytes(bytes) => reply.body(bytes.as_bytes()),
+        WireBody::Bytes(bytes) => match trailers {
+            Some(source) => reply.pieces_with_trailers(&[bytes.as_bytes()], &trailers::given(&source)?),
+            None => reply.body(bytes.as_bytes()),
+        },
         WireBody::Pieces(pieces) => {
             let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.as_bytes()).collect();
-            reply.pieces(&pieces);
+            match trailers {
+                Some(source) => reply.pieces_with_trailers(&pieces, &trailers::given(&source)?),
+                None => reply.pieces(&pieces),
+            }
+        }
+        WireBody::File { .. } if let Some(trailers) = trailers.as_ref() => {
+            // The kernel sends files without chunks.
+            let pieces = base.getattr(intern!(py, "response"))?;
+            if is_passed()? {
+                closed = pieces.clone();
+            }
+            let pieces = Pieces::of_response(closed, &pieces)?.with_trailers(trailers.clone().unbind());
+            reply.trail();
+            reply.stream(Box::new(pieces), length);
+            return Ok(None);
         }
         WireBody::File { file, offset, length } => {
             reply.file(file, offset, length);
@@ -203,15 +233,35 @@ pub(crate) fn response<'py>(
                 return Ok(None);
             }
             if is_made_by_loop(&iterable)? {
-                let feed = Feed::new(reply.outlet(length));
+                let feed = match trailers {
+                    Some(trailers) => {
+                        reply.trail();
+                        Feed::new(reply.outlet(length)).with_trailers(trailers.unbind())
+                    }
+                    None => Feed::new(reply.outlet(length)),
+                };
                 reply.keep_deadline();
                 return Ok(Some(Rest::Feed(iterable.unbind(), feed, closed.unbind())));
             }
-            reply.stream(Box::new(Pieces::of_response(closed, &iterable)?), length);
+            let mut pieces = Pieces::of_response(closed, &iterable)?;
+            if let Some(trailers) = trailers {
+                reply.trail();
+                pieces = pieces.with_trailers(trailers.unbind());
+            }
+            reply.stream(Box::new(pieces), length);
             return Ok(None);
         }
     }
     Ok(Some(Rest::Close(closed.unbind())))
+}
+
+/// Whether trailers can follow a body: there is one, and it is no event stream, which ends when the server stops.
+fn has_end(body: &WireBody<'_>) -> bool {
+    match body {
+        WireBody::Empty => false,
+        WireBody::Iterable(iterable) => !wsgi::is_fed(iterable),
+        _ => true,
+    }
 }
 
 /// Whether a body is made by the event loop. Its class is imported by whoever has made such a body.

@@ -257,9 +257,25 @@ impl AsgiExchange {
         })
     }
 
+    /// Whether the client takes trailers.
+    #[getter]
+    fn takes_trailers(&self) -> bool {
+        self.engine.head.takes_trailers() && !self.is_websocket
+    }
+
     /// Send the answer's head; the body goes into what is returned.
-    fn stream(&self, py: Python<'_>) -> PyResult<Feed> {
-        self.answer(py, |reply, length| Ok(Feed::new(reply.outlet(length))))
+    ///
+    /// Args:
+    ///     trailed: Whether trailers follow.
+    #[pyo3(signature = (trailed=false))]
+    fn stream(&self, py: Python<'_>, trailed: bool) -> PyResult<Feed> {
+        self.answer(py, |reply, length| {
+            if !trailed {
+                return Ok(Feed::new(reply.outlet(length)));
+            }
+            reply.trail();
+            Ok(Feed::trailed(reply.outlet(length)))
+        })
     }
 
     /// Send the answer with a file as its body.

@@ -7,12 +7,15 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hipflask_http::Trailers;
 use hipflask_server::{Body, BodyError, BodyStream};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyList};
+
+use crate::environ::latin1;
 
 const PIECE: usize = 64 * 1024;
 
@@ -22,6 +25,8 @@ pub(crate) struct Left {
     at: usize,
     stream: Option<BodyStream>,
     broken: Option<BodyError>,
+    /// What has followed it, once it has come whole.
+    trailers: Trailers,
 }
 
 /// A body that several objects may read from.
@@ -29,15 +34,29 @@ pub(crate) type Shared = Arc<Mutex<Left>>;
 
 /// Makes a body readable.
 pub(crate) fn shared(body: Body) -> Shared {
-    let (held, stream) = match body {
-        Body::Empty => (Vec::new(), None),
-        Body::Buffered(bytes) => (bytes, None),
-        Body::Stream(stream) => (Vec::new(), Some(stream)),
+    let (held, stream, trailers) = match body {
+        Body::Empty => (Vec::new(), None, Trailers::new()),
+        Body::Buffered(bytes) => (bytes, None, Trailers::new()),
+        Body::Trailed(whole) => (whole.0, None, whole.1),
+        Body::Stream(stream) => (Vec::new(), Some(stream), Trailers::new()),
     };
-    Arc::new(Mutex::new(Left { held, at: 0, stream, broken: None }))
+    Arc::new(Mutex::new(Left { held, at: 0, stream, broken: None, trailers }))
 }
 
 impl Left {
+    /// The trailers, once the body has been read to its end; none before.
+    pub(crate) fn trailers(&self) -> &[(Vec<u8>, Vec<u8>)] {
+        let is_read = self.stream.is_none() && self.broken.is_none() && self.ahead().is_empty();
+        if is_read { &self.trailers } else { &[] }
+    }
+
+    /// Nothing more comes: what has followed is kept.
+    fn end(&mut self) {
+        if let Some(mut stream) = self.stream.take() {
+            self.trailers = stream.take_trailers();
+        }
+    }
+
     fn ahead(&self) -> &[u8] {
         self.held.get(self.at..).unwrap_or_default()
     }
@@ -59,7 +78,7 @@ impl Left {
             let got = stream.read(self.held.get_mut(seen..).unwrap_or_default());
             self.held.truncate(seen + got.unwrap_or(0));
             match got {
-                Ok(0) => self.stream = None,
+                Ok(0) => self.end(),
                 Ok(_) => {}
                 Err(error) => {
                     self.broken = Some(error);
@@ -86,7 +105,7 @@ impl Left {
             let got = stream.try_read(self.held.get_mut(seen..).unwrap_or_default());
             self.held.truncate(seen + got.unwrap_or(None).unwrap_or(0));
             match got {
-                Ok(Some(0)) => self.stream = None,
+                Ok(Some(0)) => self.end(),
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(true),
                 Err(error) => {
@@ -339,6 +358,17 @@ impl InputStream {
     #[getter]
     fn is_over(&self) -> bool {
         self.left.try_lock().is_ok_and(|left| left.stream.is_none() && left.ahead().is_empty())
+    }
+
+    /// The fields that have followed the body: names and values. None before it has been read to its end.
+    fn trailers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let fields =
+            self.left.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).trailers().to_vec();
+        let pairs = PyList::empty(py);
+        for (name, value) in fields {
+            pairs.append((latin1(py, &name)?, latin1(py, &value)?))?;
+        }
+        Ok(pairs)
     }
 
     /// The same body, read with HTTP errors and at most ``limit`` bytes of it.

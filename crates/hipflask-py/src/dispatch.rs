@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use hipflask_http::RequestHead;
+use hipflask_http::{Framing, RequestHead};
 use hipflask_server::{Body, Compressible, Reply, Request, RouteHistory, Routed};
 use pyo3::PyTypeInfo;
 use pyo3::exceptions::{PyException, PyKeyError};
@@ -88,6 +88,8 @@ impl Dispatcher {
         };
         let unrouted = match max_content_length(app)? {
             Some(most) if plan.is_flask => unrouted.collecting(most),
+            // Others look at the length, and nowhere else, to know whether there is a body.
+            _ if !plan.is_flask && !is_asgi => unrouted.measuring(),
             _ => unrouted,
         };
         Ok(Self {
@@ -236,7 +238,17 @@ impl Dispatcher {
 
     /// The full lane: the app as a WSGI callable.
     fn full(&self, py: Python<'_>, engine: EngineRequest, reply: &mut Reply<'_>) -> PyResult<()> {
+        let measured = match engine.head.framing() {
+            Framing::Chunked if !self.plan.is_flask => length_of(&engine.body),
+            _ => None,
+        };
         let environ = request::environ_from_engine(py, engine)?;
+        if let Some(length) = measured {
+            environ.set_item(intern!(py, "CONTENT_LENGTH"), length.to_string())?;
+            if environ.contains(intern!(py, "HTTP_TRANSFER_ENCODING"))? {
+                environ.del_item(intern!(py, "HTTP_TRANSFER_ENCODING"))?;
+            }
+        }
         let after = AfterResponse::new(py)?;
         environ.set_item(intern!(py, AfterResponse::KEY), &after)?;
         let route = intern!(py, "hipflask.route");
@@ -324,6 +336,16 @@ impl Dispatcher {
             self.attend(py)?;
         }
         Ok(())
+    }
+}
+
+/// The length of a body of which all has come.
+fn length_of(body: &Body) -> Option<u64> {
+    match body {
+        Body::Empty => Some(0),
+        Body::Buffered(bytes) => Some(bytes.len() as u64),
+        Body::Trailed(whole) => Some(whole.0.len() as u64),
+        Body::Stream(stream) => stream.length(),
     }
 }
 

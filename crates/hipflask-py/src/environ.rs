@@ -20,6 +20,7 @@ use crate::body::{self, InputStream, Shared};
 use crate::early_hints::EarlyHints;
 use crate::headers::FieldSource;
 use crate::response;
+use crate::trailers::{self, SendTrailers};
 use crate::websocket::{Handoff, Handshake};
 
 /// Whether other processes serve the same application.
@@ -185,7 +186,16 @@ impl Engine {
         environ.set_item(intern!(py, "wsgi.version"), (1, 0))?;
         environ.set_item(intern!(py, "wsgi.url_scheme"), self.scheme())?;
         let input = InputStream::new(Arc::clone(self.body()), false, None);
-        environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, input)?)?;
+        let input = Bound::new(py, input)?;
+        environ.set_item(intern!(py, "wsgi.input"), &input)?;
+        let is_http2 = head.version() == Version::Http2;
+        if head.framing() == Framing::Chunked || (is_http2 && head.framing() != Framing::None) {
+            let trailers = input.getattr(intern!(py, "trailers"))?;
+            environ.set_item(intern!(py, trailers::RECEIVED), trailers)?;
+        }
+        if self.handoff.is_none() && head.takes_trailers() && !head.is_head() {
+            environ.set_item(intern!(py, trailers::SENT), Bound::new(py, SendTrailers::new())?)?;
+        }
         if !matches!(head.framing(), Framing::Length(_)) {
             // Where the length is known, a stream that somebody puts around this one is read up to it, never to an
             // end: not everybody's `read` works without a size.
@@ -208,7 +218,7 @@ impl Engine {
             Some(handoff) => Some(EarlyHints::later(handoff)),
             // That of a WebSocket is no response to hint at.
             None if self.handoff.is_some() => None,
-            None => EarlyHints::here(head.version() == Version::Http2),
+            None => EarlyHints::here(is_http2),
         };
         if let Some(hints) = hints {
             environ.set_item(intern!(py, "wsgi.early_hints"), Bound::new(py, hints)?)?;

@@ -14,7 +14,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyString};
 
-use crate::serve;
+use crate::{serve, trailers};
 
 /// A function, and the one argument that some get.
 type Call = (Py<PyAny>, Option<bool>);
@@ -79,11 +79,27 @@ impl LoopBell {
 
 /// The body of one response, given piece by piece.
 #[pyclass(frozen, module = "hipflask._core")]
-pub(crate) struct Feed(Outlet);
+pub(crate) struct Feed {
+    outlet: Outlet,
+    /// Trailers may follow.
+    is_trailed: bool,
+    /// What is asked for them at the end, unless they are given then.
+    trailers: Option<Py<PyAny>>,
+}
 
 impl Feed {
     pub(crate) fn new(outlet: Outlet) -> Self {
-        Self(outlet)
+        Self { outlet, is_trailed: false, trailers: None }
+    }
+
+    /// Of a response that trailers may follow.
+    pub(crate) fn trailed(outlet: Outlet) -> Self {
+        Self { outlet, is_trailed: true, trailers: None }
+    }
+
+    /// The same, with what is to be asked for trailers at the end.
+    pub(crate) fn with_trailers(self, source: Py<PyAny>) -> Self {
+        Self { is_trailed: true, trailers: Some(source), ..self }
     }
 }
 
@@ -98,11 +114,11 @@ impl Feed {
     ///     ConnectionError: If the client has gone.
     fn send(&self, piece: &Bound<'_, PyAny>) -> PyResult<bool> {
         let given = if let Ok(bytes) = piece.cast::<PyBytes>() {
-            self.0.send(Piece::new(bytes.as_bytes()))
+            self.outlet.send(Piece::new(bytes.as_bytes()))
         } else if let Ok(text) = piece.cast::<PyString>() {
-            self.0.send(Piece::new(text.to_str()?.as_bytes()))
+            self.outlet.send(Piece::new(text.to_str()?.as_bytes()))
         } else if let Ok(bytes) = piece.cast::<PyByteArray>() {
-            self.0.send(Piece::new(&bytes.to_vec()))
+            self.outlet.send(Piece::new(&bytes.to_vec()))
         } else {
             let kind = piece.get_type();
             return Err(PyTypeError::new_err(format!(
@@ -121,35 +137,53 @@ impl Feed {
     /// Whether pieces are still taken.
     #[getter]
     fn is_open(&self) -> bool {
-        self.0.is_open()
+        self.outlet.is_open()
     }
 
     /// Bytes that the client has not yet taken.
     #[getter]
     fn queued(&self) -> usize {
-        self.0.queued()
+        self.outlet.queued()
     }
 
     /// Have the loop call a function once the client has taken all but so many bytes, or has gone.
     fn notify_below(&self, bytes: usize, bell: &Bound<'_, LoopBell>, function: Py<PyAny>) {
         let calls = Arc::clone(&bell.get().0);
-        self.0.notify_below(bytes, Box::new(move || calls.add((function, None))));
+        self.outlet.notify_below(bytes, Box::new(move || calls.add((function, None))));
     }
 
     /// Have the loop call a function when nothing goes out any more, with whether all was sent.
     fn on_end(&self, bell: &Bound<'_, LoopBell>, function: Py<PyAny>) {
         let calls = Arc::clone(&bell.get().0);
-        self.0.on_end(Box::new(move |complete| calls.add((function, Some(complete)))));
+        self.outlet.on_end(Box::new(move |complete| calls.add((function, Some(complete)))));
     }
 
     /// Tell that the body is complete.
-    fn finish(&self) {
-        self.0.finish();
+    ///
+    /// Args:
+    ///     trailers: What follows it: pairs, a mapping, or a function that returns either. Left out where none can be
+    ///         sent.
+    ///
+    /// Raises:
+    ///     ValueError: If a field cannot be sent, or has no place there.
+    #[pyo3(signature = (trailers=None))]
+    fn finish(&self, py: Python<'_>, trailers: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        match trailers.or(self.trailers.as_ref().map(|source| source.bind(py))) {
+            Some(fields) if self.is_trailed => self.outlet.finish_with(&trailers::given(fields)?),
+            _ => self.outlet.finish(),
+        }
+        Ok(())
+    }
+
+    /// Whether trailers are sent behind the body.
+    #[getter]
+    fn takes_trailers(&self) -> bool {
+        self.is_trailed
     }
 
     /// Cut the connection, so that the client does not take what it got for the whole.
     fn abort(&self) {
-        self.0.abort();
+        self.outlet.abort();
     }
 }
 

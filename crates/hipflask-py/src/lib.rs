@@ -37,6 +37,7 @@ mod slot;
 mod sse;
 mod steps;
 mod tls;
+mod trailers;
 mod unattended;
 mod upload;
 mod url_for;
@@ -88,6 +89,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     settings::register(module)?;
     sse::register(module)?;
     tls::register(module)?;
+    trailers::register(module)?;
     url_for::register(module)?;
     watch::register(module)?;
     websocket::register(module)

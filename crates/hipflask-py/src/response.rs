@@ -35,6 +35,8 @@ pub(crate) struct ResponseBase {
     single: AtomicBool,
     passthrough: AtomicBool,
     on_close: Slot,
+    /// What knows the fields that are to follow the body; there only if somebody has asked for it.
+    trailers: Slot,
 }
 
 /// Text types outside `text/` that have a charset.
@@ -254,6 +256,7 @@ impl ResponseBase {
             single: AtomicBool::new(false),
             passthrough: AtomicBool::new(false),
             on_close: Slot::default(),
+            trailers: Slot::default(),
         }
     }
 
@@ -271,6 +274,7 @@ impl ResponseBase {
         Self::_init_head(slf, status, headers, mimetype, content_type)?;
         this.passthrough.store(direct_passthrough, Ordering::Relaxed);
         drop(this.on_close.set(any, None));
+        drop(this.trailers.set(any, None));
         let Some(response) = response else {
             this.single.store(false, Ordering::Relaxed);
             drop(this.body.set(any, None));
@@ -410,6 +414,16 @@ impl ResponseBase {
         })
     }
 
+    #[getter]
+    fn _trailers<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        slf.get().trailers.get(slf.as_any())
+    }
+
+    #[setter(_trailers)]
+    fn set_trailers(slf: &Bound<'_, Self>, value: Option<Py<PyAny>>) {
+        drop(slf.get().trailers.set(slf.as_any(), value));
+    }
+
     /// Whether the body is a list or tuple.
     #[getter(is_sequence)]
     fn py_is_sequence(slf: &Bound<'_, Self>) -> bool {
@@ -497,6 +511,9 @@ impl ResponseBase {
         state.set_item("response", this.iterable(any)?)?;
         state.set_item("direct_passthrough", this.passthrough.load(Ordering::Relaxed))?;
         state.set_item("_on_close", Self::_on_close(slf))?;
+        if let Some(trailers) = this.trailers.get(any) {
+            state.set_item("_trailers", trailers)?;
+        }
         Ok(state)
     }
 
@@ -512,13 +529,13 @@ impl ResponseBase {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        [&self.status, &self.headers, &self.body, &self.on_close]
+        [&self.status, &self.headers, &self.body, &self.on_close, &self.trailers]
             .into_iter()
             .try_for_each(|slot| slot.traverse(&visit))
     }
 
     fn __clear__(&self) {
-        for slot in [&self.status, &self.headers, &self.body, &self.on_close] {
+        for slot in [&self.status, &self.headers, &self.body, &self.on_close, &self.trailers] {
             slot.clear();
         }
     }
@@ -681,6 +698,11 @@ pub(crate) fn is_plain(slf: &Bound<'_, ResponseBase>) -> PyResult<bool> {
     })?;
     let class = slf.as_any().get_type();
     Ok(ours.iter().all(|(name, function)| inherits(&class, name.bind(py), function)))
+}
+
+/// What knows a response's trailers, if it may have any.
+pub(crate) fn trailers<'py>(slf: &Bound<'py, ResponseBase>) -> Option<Bound<'py, PyAny>> {
+    slf.get().trailers.get(slf.as_any())
 }
 
 /// What to send. `head`: the request's method is HEAD; `environ` is called only for an absolute location.

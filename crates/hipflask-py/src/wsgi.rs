@@ -5,6 +5,7 @@
 
 use std::sync::Mutex;
 
+use hipflask_http::Trailers;
 use hipflask_server::{BodyError, BodySource, Reply};
 use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::intern;
@@ -17,6 +18,7 @@ use crate::feed::Feed;
 use crate::locked;
 use crate::response;
 use crate::sse::EventBody;
+use crate::trailers::{self, SendTrailers};
 
 /// What `start_response` was told.
 struct Head {
@@ -133,6 +135,8 @@ pub(crate) fn call(
 pub(crate) struct Begun {
     start: Py<StartResponse>,
     body: Pieces,
+    /// There if the client takes trailers.
+    trailers: Option<Py<PyAny>>,
 }
 
 impl Begun {
@@ -140,16 +144,31 @@ impl Begun {
     pub(crate) fn new(app: &Bound<'_, PyAny>, environ: &Bound<'_, PyDict>) -> PyResult<Self> {
         let start = Bound::new(app.py(), StartResponse(Mutex::default()))?;
         let iterable = app.call1((environ, &start))?;
-        Ok(Self { start: start.unbind(), body: Pieces::new(iterable)? })
+        let trailers = environ.get_item(intern!(app.py(), trailers::SENT))?.map(Bound::unbind);
+        Ok(Self { start: start.unbind(), body: Pieces::new(iterable)?, trailers })
     }
 
     /// Writes the answer, or hands its iterable on to be streamed.
     pub(crate) fn write(self, py: Python<'_>, reply: &mut Reply<'_>) -> PyResult<()> {
-        finish(self.start.bind(py), self.body, reply)
+        finish(
+            self.start.bind(py),
+            self.body,
+            self.trailers.as_ref().map(|trailers| trailers.bind(py)),
+            reply,
+        )
     }
 }
 
-fn finish(start: &Bound<'_, StartResponse>, mut body: Pieces, reply: &mut Reply<'_>) -> PyResult<()> {
+fn finish(
+    start: &Bound<'_, StartResponse>,
+    mut body: Pieces,
+    trailers: Option<&Bound<'_, PyAny>>,
+    reply: &mut Reply<'_>,
+) -> PyResult<()> {
+    let trailers = || {
+        let given = trailers.and_then(|trailers| trailers.cast::<SendTrailers>().ok());
+        given.and_then(|given| given.get().take())
+    };
     let py = start.py();
     if let Some(iterable) = body.iterable.as_ref().map(|iterable| iterable.bind(py).clone())
         && is_fed(&iterable)
@@ -160,7 +179,14 @@ fn finish(start: &Bound<'_, StartResponse>, mut body: Pieces, reply: &mut Reply<
         feed(&iterable, reply, || Ok(body.take()))?;
         return Ok(());
     }
+    // Those of a file's response were given before it was returned.
     if let Some(iterable) = &body.iterable
+        && iterable.bind(py).get_type().is(response::file_classes(py)?.0)
+    {
+        body.trailers = trailers();
+    }
+    if body.trailers.is_none()
+        && let Some(iterable) = &body.iterable
         && let Some((file, offset, size)) = response::wrapped_file(iterable.bind(py))?
         && let Some(head) = {
             let mut state = locked(&start.get().0);
@@ -193,11 +219,20 @@ fn finish(start: &Bound<'_, StartResponse>, mut body: Pieces, reply: &mut Reply<
         return Err(PyAssertionError::new_err("the application did not call start_response"));
     };
     let length = write_head(reply, &head)?;
+    if body.trailers.is_none() {
+        body.trailers = trailers();
+    }
     if ended {
+        match &body.trailers {
+            Some(source) => reply.pieces_with_trailers(&[&first], &trailers::given(source.bind(py))?),
+            None => reply.body(&first),
+        }
         // Dropped here, the body closes itself.
-        reply.body(&first);
         Ok(())
     } else {
+        if body.trailers.is_some() {
+            reply.trail();
+        }
         body.begun = Some(Box::new((first, start.clone().unbind())));
         reply.stream(Box::new(body), length);
         Ok(())
@@ -270,6 +305,8 @@ pub(crate) struct Pieces {
     may_be_text: bool,
     /// Of a stream: the first piece until it is sent, and who may still be given bytes by `write`.
     begun: Option<Box<(Vec<u8>, Py<StartResponse>)>>,
+    /// What is asked for trailers once the last piece is made.
+    trailers: Option<Py<PyAny>>,
 }
 
 impl Pieces {
@@ -282,6 +319,7 @@ impl Pieces {
             is_short: false,
             may_be_text: true,
             begun: None,
+            trailers: None,
         })
     }
 
@@ -297,7 +335,20 @@ impl Pieces {
                 )));
             }
         };
-        Ok(Self { iterable: Some(iterable.unbind()), iterator, is_short, may_be_text: false, begun: None })
+        Ok(Self {
+            iterable: Some(iterable.unbind()),
+            iterator,
+            is_short,
+            may_be_text: false,
+            begun: None,
+            trailers: None,
+        })
+    }
+
+    /// The same, followed by trailers.
+    pub(crate) fn with_trailers(mut self, source: Py<PyAny>) -> Self {
+        self.trailers = Some(source);
+        self
     }
 
     fn take<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
@@ -362,6 +413,16 @@ impl BodySource for Pieces {
                 crate::serve::log_error(py, &error, "while a response's body was being sent");
                 Err(BodyError::Failed)
             }
+        })
+    }
+
+    fn trailers(&mut self) -> Result<Trailers, BodyError> {
+        let Some(source) = self.trailers.take() else { return Ok(Trailers::new()) };
+        Python::attach(|py| {
+            trailers::given(source.bind(py)).map_err(|error| {
+                crate::serve::log_error(py, &error, "while a response's trailers were being made");
+                BodyError::Failed
+            })
         })
     }
 }

@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hipflask_http::response::CONTINUE;
-use hipflask_http::{BodyDecoder, Error};
+use hipflask_http::{BodyDecoder, Error, Trailers};
 
 use crate::config::Timeouts;
 use crate::locked;
@@ -28,8 +29,30 @@ pub enum Body {
     Empty,
     /// It is here, complete and checked.
     Buffered(Vec<u8>),
+    /// As [`Body::Buffered`], perhaps empty, and trailers have followed it.
+    Trailed(Box<(Vec<u8>, Trailers)>),
     /// It is still arriving.
     Stream(BodyStream),
+}
+
+impl Body {
+    /// How many bytes of it have come.
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Body::Empty | Body::Stream(_) => 0,
+            Body::Buffered(bytes) => bytes.len() as u64,
+            Body::Trailed(whole) => whole.0.len() as u64,
+        }
+    }
+
+    /// A body that has come whole.
+    pub(crate) fn whole(bytes: Vec<u8>, trailers: Trailers) -> Body {
+        match (bytes.is_empty(), trailers.is_empty()) {
+            (true, true) => Body::Empty,
+            (false, true) => Body::Buffered(bytes),
+            (_, false) => Body::Trailed(Box::new((bytes, trailers))),
+        }
+    }
 }
 
 /// Why a body cannot be read or made any further.
@@ -103,6 +126,8 @@ pub(crate) struct Intake {
     pub(crate) received: u64,
     /// The client waits for a 100 before it sends the body.
     pub(crate) owes_continue: bool,
+    /// It has been heard whether trailers follow a body of a known length.
+    pub(crate) settled: bool,
     /// The body was written to a file, which is read after what is decoded.
     pub(crate) spool: Option<Spool>,
     pub(crate) error: Option<BodyError>,
@@ -244,6 +269,18 @@ impl BodyStream {
         guard.as_mut().ok_or(BodyError::Over)?.read(into, Wait::Not)
     }
 
+    /// Takes the trailers that have followed the body: none before a read has said that it is at its end.
+    pub fn take_trailers(&mut self) -> Trailers {
+        let mut guard = locked(&self.shared.intake);
+        guard.as_mut().map(|intake| intake.decoder.take_trailers()).unwrap_or_default()
+    }
+
+    /// The length of the whole body, if all of it has come.
+    pub fn length(&self) -> Option<u64> {
+        let guard = locked(&self.shared.intake);
+        guard.as_ref().filter(|intake| intake.decoder.is_done()).map(|intake| intake.received)
+    }
+
     /// The descriptor that becomes readable when there may be more, and how long the client may take for it; `None`
     /// once the request has been answered.
     pub fn awaited(&self) -> Option<(RawFd, Duration)> {
@@ -254,7 +291,7 @@ impl BodyStream {
 
     /// Reads all of it, unless it is longer than [`AHEAD`] or broken: then what has been read is there to be read
     /// again, before the rest or the error. Blocks.
-    pub(crate) fn read_ahead(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn read_ahead(&mut self) -> Option<Body> {
         let mut guard = locked(&self.shared.intake);
         let intake = guard.as_mut()?;
         let mut bytes = Vec::new();
@@ -270,7 +307,7 @@ impl BodyStream {
             }
         };
         if whole {
-            return Some(bytes);
+            return Some(Body::whole(bytes, intake.decoder.take_trailers()));
         }
         bytes.extend_from_slice(intake.decoded.get(intake.given..).unwrap_or_default());
         intake.decoded = bytes;
@@ -309,14 +346,17 @@ impl Intake {
                 return Err(error);
             }
             if let Some(spool) = &mut self.spool {
-                return spool.read(into).map(Some).map_err(|error| BodyError::Io(error.kind()));
-            }
-            if self.decoder.is_done() {
-                return Ok(Some(0));
+                let count = spool.read(into).map_err(|error| BodyError::Io(error.kind()))?;
+                if count > 0 {
+                    return Ok(Some(count));
+                }
             }
             self.decoded.clear();
             self.given = 0;
-            match self.more(into.len(), wait) {
+            let is_done = self.decoder.is_done();
+            let heard = if is_done { self.settle(wait) } else { self.more(into.len(), wait) };
+            match heard {
+                Ok(true) if is_done => return Ok(Some(0)),
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
                 Err(error) => {
@@ -327,6 +367,24 @@ impl Intake {
                 }
             }
         }
+    }
+
+    /// Hears whether trailers follow a complete body; false if the client has not said yet.
+    fn settle(&mut self, wait: Wait<'_>) -> Result<bool, BodyError> {
+        while !self.settled {
+            match self.socket.tail() {
+                Poll::Ready(Ok(section)) => {
+                    self.settled = true;
+                    if !section.is_empty() {
+                        self.decoder.read_trailers(&section).map_err(BodyError::Malformed)?;
+                    }
+                }
+                Poll::Ready(Err(_)) => return Err(BodyError::Truncated),
+                Poll::Pending if self.pause(wait)? => {}
+                Poll::Pending => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     /// Decodes what is here, else reads from the socket; whether there was anything.
@@ -366,16 +424,8 @@ impl Intake {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let left = self.patience();
-                    if left.is_zero() {
-                        return Err(BodyError::TooSlow);
-                    }
-                    let Wait::Until(over) = wait else { return Ok(false) };
-                    self.socket
-                        .wait_readable(left.min(SLICE))
-                        .map_err(|error| BodyError::Io(error.kind()))?;
-                    if over.load(Ordering::Acquire) {
-                        return Err(BodyError::Over);
+                    if !self.pause(wait)? {
+                        return Ok(false);
                     }
                 }
                 // A TLS session that was cut off rather than ended.
@@ -385,6 +435,17 @@ impl Intake {
                 Err(error) => return Err(BodyError::Io(error.kind())),
             }
         }
+    }
+
+    /// Waits a while for the client; false if it is not to wait.
+    fn pause(&self, wait: Wait<'_>) -> Result<bool, BodyError> {
+        let left = self.patience();
+        if left.is_zero() {
+            return Err(BodyError::TooSlow);
+        }
+        let Wait::Until(over) = wait else { return Ok(false) };
+        self.socket.wait_readable(left.min(SLICE)).map_err(|error| BodyError::Io(error.kind()))?;
+        if over.load(Ordering::Acquire) { Err(BodyError::Over) } else { Ok(true) }
     }
 
     fn send_continue(&mut self, wait: Wait<'_>) -> Result<(), BodyError> {
@@ -418,4 +479,13 @@ pub trait BodySource: Send {
     /// Whatever went wrong: the connection is cut, so that the client does not take the part for the whole. If nothing
     /// has been sent yet, the client gets a 500 instead.
     fn next(&mut self, out: &mut Vec<u8>) -> Result<bool, BodyError>;
+
+    /// What follows the last piece, asked for once after it, if [`Reply::trail`](crate::Reply::trail) was called.
+    ///
+    /// # Errors
+    ///
+    /// As for [`BodySource::next`].
+    fn trailers(&mut self) -> Result<Trailers, BodyError> {
+        Ok(Trailers::new())
+    }
 }

@@ -107,6 +107,8 @@ pub(crate) struct Streaming {
     pub(crate) encoder: BodyEncoder,
     /// Where the response begins in the buffer, as long as none of it has been sent.
     pub(crate) begin: Option<usize>,
+    /// The source is asked for trailers at its end.
+    pub(crate) is_trailed: bool,
     /// Whose end of the request's body the source may be reading.
     pub(crate) lender: Option<Lender>,
     /// When it is cut off.

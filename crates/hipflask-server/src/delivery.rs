@@ -81,7 +81,7 @@ impl Delivery {
             Compressible::Told => answer.compressible.unwrap_or_default(),
             route => route,
         };
-        if !is_wanted(route, self.scope) {
+        if answer.is_trailed || !is_wanted(route, self.scope) {
             return;
         }
         let is_file = route == Compressible::File;

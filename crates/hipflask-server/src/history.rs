@@ -62,6 +62,7 @@ pub struct RouteHistory {
     ahead: Option<u64>,
     is_later: bool,
     takes_stream: bool,
+    takes_whole: bool,
     compressible: Compressible,
     /// Moving average of wall-clock time.
     wall: AtomicU32,
@@ -110,6 +111,18 @@ impl RouteHistory {
     /// Whether its responses may be compressed.
     pub(crate) fn compressible(&self) -> Compressible {
         self.compressible
+    }
+
+    /// Has bodies of an unknown length come whole before the view is called, in a file if they are long: then
+    /// [`BodyStream::length`](crate::BodyStream::length) tells theirs.
+    #[must_use]
+    pub fn measuring(self) -> RouteHistory {
+        RouteHistory { takes_whole: true, ..self }
+    }
+
+    /// Whether bodies of an unknown length come whole.
+    pub(crate) fn takes_whole(&self) -> bool {
+        self.takes_whole
     }
 
     /// What its requests may take, in the place of [`Config::request_timeout`](crate::Config::request_timeout); zero for

@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hipflask_http::response::BodyFraming;
+use hipflask_http::{Trailers, trailer};
 
 use crate::locked;
 use crate::task::Runner;
@@ -23,9 +24,8 @@ mod coded;
 use coded::Coder;
 pub(crate) use coded::Delegate;
 
-/// What ends a chunk, and what ends a body in chunks.
+/// What ends a chunk.
 const CHUNK_END: &[u8] = b"\r\n";
-const BODY_END: &[u8] = b"0\r\n\r\n";
 /// Room for a chunk's size in hexadecimal and the line's end.
 const CHUNK_HEAD: usize = 18;
 
@@ -389,9 +389,14 @@ impl Outlet {
 
     /// Nothing more will be sent: the body is complete. An upgraded connection ends when all is out.
     pub fn finish(&self) {
+        self.finish_with(&Trailers::new());
+    }
+
+    /// As [`Outlet::finish`]; these fields follow the body, if [`Reply::trail`](crate::Reply::trail) was called.
+    pub fn finish_with(&self, trailers: &Trailers) {
         let mut state = self.0.lock();
         if state.is_open() {
-            state.finish();
+            state.finish(trailers);
             self.0.wake(state);
         }
     }
@@ -504,7 +509,7 @@ impl State {
         self.queue.push_back(slice);
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self, trailers: &Trailers) {
         if let Some(coder) = &mut self.coder {
             if !coder.finish() {
                 self.stage = Stage::Aborting;
@@ -516,7 +521,9 @@ impl State {
             _ => Stage::Finishing,
         };
         if self.framing == Framing::Chunked {
-            let end = Piece::from(BODY_END.to_vec()).plain(u64::MAX);
+            let mut end = Vec::new();
+            trailer::write_end(&mut end, trailers.iter().map(|(name, value)| (&name[..], &value[..])));
+            let end = Piece::from(end).plain(u64::MAX);
             self.queued += end.length();
             self.queue.push_back(end);
         }
@@ -614,7 +621,7 @@ impl Shared {
             && let Some(piece) = state.extras.as_mut().and_then(|extras| extras.farewell.take())
         {
             state.push(piece);
-            state.finish();
+            state.finish(&Trailers::new());
             self.delegate(state);
         }
     }

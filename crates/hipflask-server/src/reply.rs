@@ -8,7 +8,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use hipflask_http::response::{BodyEncoder, BodyFraming, Exchange, Finished, ResponseWriter, Stamp};
-use hipflask_http::{RequestHead, Version};
+use hipflask_http::{RequestHead, Trailers, Version};
 
 pub use hipflask_http::response::FieldError;
 
@@ -114,6 +114,8 @@ pub(crate) struct Answer {
     /// Where in the output the body begins.
     pub(crate) body: usize,
     pub(crate) compressible: Option<Compressible>,
+    /// Trailers follow the body.
+    pub(crate) is_trailed: bool,
     /// The rule that the application has found for the request.
     pub(crate) route: Option<Box<str>>,
     /// What is to be done once the response is out.
@@ -135,6 +137,7 @@ pub struct Reply<'a> {
     close: bool,
     afterwards: Vec<Afterwards>,
     compressible: Option<Compressible>,
+    is_trailed: bool,
     route: Option<Box<str>>,
     /// `Strict-Transport-Security` is still to be written.
     owes_hsts: bool,
@@ -170,6 +173,7 @@ impl<'a> Reply<'a> {
             record,
             afterwards: Vec::new(),
             compressible: None,
+            is_trailed: false,
             route: None,
             answer: None,
         }
@@ -237,6 +241,23 @@ impl<'a> Reply<'a> {
         self.complete(|writer, stamp| (writer.finish_with_pieces(stamp, pieces), None));
     }
 
+    /// As [`Reply::pieces`], with trailers behind them; for a client that
+    /// [takes some](hipflask_http::RequestHead::takes_trailers). Those that may not be sent are left out.
+    pub fn pieces_with_trailers(&mut self, pieces: &[&[u8]], trailers: &Trailers) {
+        self.is_trailed = true;
+        self.complete(|writer, stamp| (writer.finish_with_trailers(stamp, pieces, trailers), None));
+    }
+
+    /// Has trailers follow the stream or outlet that completes the response; for a client that
+    /// [takes some](hipflask_http::RequestHead::takes_trailers). Such a response is not compressed, since its trailers
+    /// may tell about its bytes.
+    pub fn trail(&mut self) {
+        if let Some(writer) = self.started() {
+            writer.trail();
+            self.is_trailed = true;
+        }
+    }
+
     /// Completes the response with a part of a file, sent by the kernel.
     pub fn file(&mut self, file: File, offset: u64, length: u64) {
         self.complete(|writer, stamp| {
@@ -252,10 +273,11 @@ impl<'a> Reply<'a> {
     /// Completes the response with a body made piece by piece; `length` is that of the whole, where it is known. A
     /// source that does not keep to it cuts the connection.
     pub fn stream(&mut self, source: Box<dyn BodySource>, length: Option<u64>) {
+        let is_trailed = self.is_trailed;
         self.complete(|writer, stamp| {
             let finished = match length {
-                Some(length) => writer.finish_with_length(stamp, length),
-                None => writer.finish_with_stream(stamp),
+                Some(length) if !is_trailed => writer.finish_with_length(stamp, length),
+                _ => writer.finish_with_stream(stamp),
             };
             let payload = match finished.framing {
                 BodyFraming::None => None,
@@ -274,10 +296,11 @@ impl<'a> Reply<'a> {
     pub fn outlet(&mut self, length: Option<u64>) -> Outlet {
         let most = self.standing.outlet_queue;
         let mut outlet = None;
+        let is_trailed = self.is_trailed;
         self.complete(|writer, stamp| {
             let finished = match length {
-                Some(length) => writer.finish_with_length(stamp, length),
-                None => writer.finish_with_stream(stamp),
+                Some(length) if !is_trailed => writer.finish_with_length(stamp, length),
+                _ => writer.finish_with_stream(stamp),
             };
             let made = outlet.insert(Outlet::new(finished.framing, most, false));
             let payload = match finished.framing {
@@ -330,6 +353,7 @@ impl<'a> Reply<'a> {
     pub fn reset(&mut self) {
         self.answer = None;
         self.afterwards.clear();
+        self.is_trailed = false;
         self.owes_hsts = self.is_secure;
         self.owes_id = self.standing.id_field.is_some();
         self.writer.reset();
@@ -412,8 +436,16 @@ impl<'a> Reply<'a> {
             let afterwards = Vec::new();
             let body = writer.body_begins();
             let keep = finished.keep_alive;
-            self.answer =
-                Some(Answer { status, keep, payload, body, compressible: None, route: None, afterwards });
+            self.answer = Some(Answer {
+                status,
+                keep,
+                payload,
+                body,
+                compressible: None,
+                is_trailed: false,
+                route: None,
+                afterwards,
+            });
         }
     }
 
@@ -427,18 +459,20 @@ impl<'a> Reply<'a> {
             self.body(b"");
         }
         let (close, afterwards, compressible) = (self.close, self.afterwards, self.compressible);
-        let route = self.route;
+        let (route, is_trailed) = (self.route, self.is_trailed);
         let mut answer = self.answer.unwrap_or(Answer {
             status: 500,
             keep: false,
             payload: Payload::Written,
             body: 0,
             compressible: None,
+            is_trailed: false,
             route: None,
             afterwards: Vec::new(),
         });
         answer.keep &= !close;
         answer.compressible = compressible;
+        answer.is_trailed = is_trailed;
         answer.route = route;
         answer.afterwards = afterwards;
         answer

@@ -8,6 +8,7 @@ use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard};
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::http2::Pipe;
@@ -181,6 +182,15 @@ impl Transport {
             Transport::Plain(_) => false,
             Transport::Tls(secure) => secure.session().is_over(),
             Transport::Stream(pipe) => pipe.is_over(),
+        }
+    }
+
+    /// The trailer section behind a body of a known length: empty if there is none, as always on HTTP/1.1, which has
+    /// trailers in chunks only.
+    pub(crate) fn tail(&self) -> Poll<io::Result<Vec<u8>>> {
+        match self {
+            Transport::Stream(pipe) => pipe.tail(),
+            _ => Poll::Ready(Ok(Vec::new())),
         }
     }
 

@@ -37,6 +37,7 @@ fn app(kept: &Kept) -> App {
                     match request.body {
                         Body::Empty => answer(deferred, b"later"),
                         Body::Buffered(body) => answer(deferred, &body),
+                        Body::Trailed(whole) => answer(deferred, &whole.0),
                         Body::Stream(_) => panic!("a deferred request has its body"),
                     }
                 });

@@ -39,6 +39,7 @@ impl Handler for Echo {
         match request.body {
             Body::Empty => {}
             Body::Buffered(bytes) => all = bytes,
+            Body::Trailed(whole) => all = whole.0,
             Body::Stream(mut stream) => {
                 let mut piece = [0; 4096];
                 loop {

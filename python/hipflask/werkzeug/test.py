@@ -475,10 +475,49 @@ class TestResponse(Response):
         self.request = request
         self.history = history
 
+    def _take_trailers(self, source: Any) -> None:
+        """Have what the application gives as trailers asked for when the body has been read to its end."""
+        from hipflask._core import checked_trailers
+
+        def take() -> None:
+            for name, value in checked_trailers(source):
+                self.trailers.add(name.decode("latin1"), value.decode("latin1"))
+
+        if self.is_sequence:
+            take()
+        else:
+            self.response = _Followed(self.response, take)
+
     @cached_property
     def text(self) -> str:
         """The body as text."""
         return self.get_data(as_text=True)
+
+
+class _Followed:
+    """A body's pieces; after the last a function is called."""
+
+    def __init__(self, pieces: Iterable[bytes], function: Callable[[], None]) -> None:
+        self._pieces = pieces
+        self._iterator = iter(pieces)
+        self._function: Callable[[], None] | None = function
+
+    def __iter__(self) -> _Followed:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            function, self._function = self._function, None
+            if function is not None:
+                function()
+            raise
+
+    def close(self) -> None:
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
 
 
 @dataclass

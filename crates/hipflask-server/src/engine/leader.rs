@@ -337,6 +337,9 @@ impl<H: Handler> Engine<H> {
         }
         // A body that is being collected is read into its place, with nothing of what follows it.
         if conn.unread().is_empty() && matches!(conn.phase, Phase::Collect(_)) {
+            if matches!(&conn.phase, Phase::Collect(pending) if pending.body.len() >= pending.wanted) {
+                return self.collected(lead, conn, here);
+            }
             let Phase::Collect(mut pending) = std::mem::replace(&mut conn.phase, Phase::Ready) else {
                 return Flow::On(lead, conn);
             };
@@ -344,11 +347,10 @@ impl<H: Handler> Engine<H> {
             let filled = conn.fill_body(&mut pending.body, want);
             pending.pace.progress(lead.now, pending.body.len() - had);
             let is_complete = pending.body.len() >= pending.wanted;
-            if filled == Filled::Some && is_complete {
-                let Pending { head, ticket, history, body, .. } = *pending;
-                return self.invoke(lead, conn, head, (Body::Buffered(body), None), ticket, history, here);
-            }
             conn.phase = Phase::Collect(pending);
+            if filled == Filled::Some && is_complete {
+                return self.collected(lead, conn, here);
+            }
             return match filled {
                 Filled::Some => Flow::On(lead, conn),
                 Filled::Nothing => {
@@ -390,12 +392,9 @@ impl<H: Handler> Engine<H> {
                 let count = bytes.len();
                 pending.pace.progress(lead.now, count);
                 conn.take(count);
-                if pending.body.len() < pending.wanted {
-                    conn.phase = Phase::Collect(pending);
-                    return Flow::On(lead, conn);
-                }
-                let Pending { head, ticket, history, body, .. } = *pending;
-                self.invoke(lead, conn, head, (Body::Buffered(body), None), ticket, history, here)
+                let is_complete = pending.body.len() >= pending.wanted;
+                conn.phase = Phase::Collect(pending);
+                if is_complete { self.collected(lead, conn, here) } else { Flow::On(lead, conn) }
             }
             Phase::Spool(spooling) => self.spool_on(lead, conn, spooling, here),
             Phase::Drain(mut drain) => {
@@ -551,6 +550,29 @@ impl<H: Handler> Engine<H> {
         Ok(())
     }
 
+    /// Calls the view whose body has been collected, once it is known whether trailers follow.
+    fn collected(self: &Arc<Self>, mut lead: Helm<H>, mut conn: Link<H>, here: &mut Here<H>) -> Flow<H> {
+        let Some(heard) = self.trailers_behind(&conn) else {
+            conn.readable = false;
+            lead.park(conn);
+            return Flow::Next(lead);
+        };
+        let Phase::Collect(pending) = std::mem::replace(&mut conn.phase, Phase::Ready) else {
+            return Flow::On(lead, conn);
+        };
+        let Pending { head, ticket, history, body, .. } = *pending;
+        match heard {
+            Ok(trailers) => {
+                let body = Body::whole(body, trailers);
+                self.invoke(lead, conn, head, (body, None), ticket, history, here)
+            }
+            Err(error) => {
+                self.refuse(&mut conn, error.into(), asked(&head, false), here);
+                Flow::On(lead, conn)
+            }
+        }
+    }
+
     /// Forgets whose the last request was: what comes of the connection now may be somebody else's.
     pub(super) fn forget_client(&self, conn: &mut Conn<H::Ticket>) {
         if let Some(info) = conn.info.without_request() {
@@ -577,7 +599,10 @@ impl<H: Handler> Engine<H> {
     ) -> Flow<H> {
         let framing = head.framing();
         match framing {
-            Framing::None | Framing::Length(0) => {
+            Framing::None => {
+                return self.invoke(lead, conn, head, (Body::Empty, None), ticket, history, here);
+            }
+            Framing::Length(0) if conn.socket.stream().is_none() => {
                 return self.invoke(lead, conn, head, (Body::Empty, None), ticket, history, here);
             }
             Framing::Length(length) if length > most => {
@@ -586,18 +611,12 @@ impl<H: Handler> Engine<H> {
             }
             Framing::Length(length) if length <= self.config.buffer_body && history.collects(length) => {
                 let wanted = usize::try_from(length).unwrap_or(usize::MAX);
-                if let Some(bytes) = conn.unread().get(..wanted) {
-                    let bytes = bytes.to_vec();
+                if let Some(bytes) = conn.unread().get(..wanted)
+                    && let Some(Ok(trailers)) = self.trailers_behind(&conn)
+                {
+                    let body = Body::whole(bytes.to_vec(), trailers);
                     conn.take(wanted);
-                    return self.invoke(
-                        lead,
-                        conn,
-                        head,
-                        (Body::Buffered(bytes), None),
-                        ticket,
-                        history,
-                        here,
-                    );
+                    return self.invoke(lead, conn, head, (body, None), ticket, history, here);
                 }
                 // A client that asks first is asked to send no more than would be dropped if the view does not read it.
                 let asks_first = head.expects_continue() && conn.unread().is_empty();
@@ -628,8 +647,11 @@ impl<H: Handler> Engine<H> {
                 return Flow::On(lead, conn);
             }
         }
-        if decoder.is_done() {
-            let body = if decoded.is_empty() { Body::Empty } else { Body::Buffered(decoded) };
+        if decoder.is_done()
+            && let Some(Ok(mut trailers)) = self.trailers_behind(&conn)
+        {
+            trailers.append(&mut decoder.take_trailers());
+            let body = Body::whole(decoded, trailers);
             return self.invoke(lead, conn, head, (body, None), ticket, history, here);
         }
         if self.pool.is_full() && !history.takes_stream() {
@@ -640,9 +662,11 @@ impl<H: Handler> Engine<H> {
         // Nothing may come between earlier answers and the 100: if they do not go out now, none is sent, and the
         // client sends its body after a while (RFC 9110 §10.1.1).
         let owes_continue = head.expects_continue() && !had && conn.push() == Pushed::Done;
-        let reader = if history.takes_stream() { None } else { self.reader() };
+        let is_measured = framing == Framing::Chunked && history.takes_whole();
+        let reader = if history.takes_stream() || is_measured { None } else { self.reader() };
         if reader.is_none()
             && !history.takes_stream()
+            && !decoder.is_done()
             && let Ok(file) = Spool::new(&self.spooled)
         {
             let spooling = self.spooling(head, ticket, history, decoder, file, Pace::new(lead.now));
@@ -671,8 +695,8 @@ impl<H: Handler> Engine<H> {
         history: Arc<RouteHistory>,
         here: &mut Here<H>,
     ) -> Flow<H> {
-        if let (Body::Buffered(bytes), Some(record)) = (&body, conn.records.last_mut()) {
-            record.is_ready(Instant::now(), bytes.len() as u64);
+        if let (Body::Buffered(_) | Body::Trailed(_), Some(record)) = (&body, conn.records.last_mut()) {
+            record.is_ready(Instant::now(), body.length());
         }
         let mut lane =
             if lender.is_some() && !history.takes_stream() { Lane::Worker } else { history.lane() };

@@ -126,6 +126,7 @@ impl<H: Handler> Engine<H> {
             given: 0,
             received: 0,
             owes_continue: false,
+            settled: conn.socket.stream().is_none(),
             spool: None,
             error: None,
             timeouts: self.config.timeouts.clone(),

@@ -4,10 +4,11 @@
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use h2::{Reason, RecvStream};
 use hipflask_http::http2::Parts;
-use hipflask_http::{Error, Framing, RequestHead};
+use hipflask_http::{BodyDecoder, Error, Framing, RequestHead, Trailers};
 use http::Request;
 
 use crate::body::Pace;
@@ -45,6 +46,20 @@ impl<H: Handler> Engine<H> {
             return Some(false);
         }
         (count == PREFACE.len()).then_some(true)
+    }
+
+    /// The trailers behind a body of a known length, which only HTTP/2 allows; `None` if the client has not said yet
+    /// whether there are any.
+    pub(super) fn trailers_behind(&self, conn: &Conn<H::Ticket>) -> Option<Result<Trailers, Error>> {
+        match conn.socket.tail() {
+            Poll::Pending => None,
+            Poll::Ready(Ok(section)) if section.is_empty() => Some(Ok(Trailers::new())),
+            Poll::Ready(Ok(section)) => {
+                let mut decoder = BodyDecoder::new(Framing::None, &self.config.limits);
+                Some(decoder.read_trailers(&section).map(|()| decoder.take_trailers()))
+            }
+            Poll::Ready(Err(_)) => Some(Err(Error::Truncated)),
+        }
     }
 
     /// Makes a connection one of HTTP/2.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hipflask_http::response::Exchange;
-use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead, Version};
+use hipflask_http::{BodyDecoder, Framing, Limits, RequestHead, Trailers, Version};
 
 use crate::body::{Body, Lender, Pace};
 use crate::conn::{After, Conn, Phase, Pushed, Streaming};
@@ -45,11 +45,11 @@ impl<H: Handler> Engine<H> {
         if history.lane() == Lane::Later
             && let Some(lender) = &lender
             && let Body::Stream(stream) = &mut body
-            && let Some(bytes) = stream.read_ahead()
+            && let Some(whole) = stream.read_ahead()
         {
             self.take_back(&mut conn, lender);
             if held.as_ref().is_none_or(|held| held.enter(Stage::Deferred)) {
-                self.defer(conn, head, (Body::Buffered(bytes), None), ticket, held);
+                self.defer(conn, head, (whole, None), ticket, held);
             }
             return self.handler.deferred();
         }
@@ -260,6 +260,7 @@ impl<H: Handler> Engine<H> {
                     source,
                     encoder,
                     begin: Some(begin),
+                    is_trailed: answer.is_trailed,
                     lender: None,
                     deadline: None,
                 }));
@@ -321,8 +322,13 @@ impl<H: Handler> Engine<H> {
         };
         while let Phase::Stream(stream) = &mut conn.phase {
             piece.clear();
-            let next = catch_unwind(AssertUnwindSafe(|| stream.source.next(&mut piece)));
-            let Ok(Ok(more)) = next else {
+            let is_trailed = stream.is_trailed;
+            let next = catch_unwind(AssertUnwindSafe(|| match stream.source.next(&mut piece)? {
+                true => Ok((true, Trailers::new())),
+                false if is_trailed => stream.source.trailers().map(|trailers| (false, trailers)),
+                false => Ok((false, Trailers::new())),
+            }));
+            let Ok(Ok((more, trailers))) = next else {
                 let begin = stream.begin;
                 if let Err(panic) = next {
                     self.notice(&Notice::Panic(message(&*panic)));
@@ -336,7 +342,7 @@ impl<H: Handler> Engine<H> {
             // Bytes beyond the announced length are dropped by the encoder; missing ones only closing can tell.
             let _ = stream.encoder.write(&piece, &mut conn.out);
             if !more || stream.encoder.is_full() {
-                conn.closing |= stream.encoder.end(&mut conn.out).is_err();
+                conn.closing |= stream.encoder.end_with(&trailers, &mut conn.out).is_err();
                 conn.phase = Phase::Ready;
                 break;
             }

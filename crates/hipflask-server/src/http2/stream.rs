@@ -1,8 +1,9 @@
 //! One request and its response on an HTTP/2 connection, with the interface of a socket.
 //!
 //! What the rest of the engine writes is an HTTP/1.1 response that ends with its connection: the head is read back into
-//! fields, what follows goes out as DATA. What it reads is the body, framed as the request's head says. Any thread may
-//! use it, one at a time; nothing here waits but [`Pipe::wait`].
+//! fields, what follows goes out as DATA; a body in chunks, which only responses with trailers have, is taken out of
+//! them. What it reads is the body, framed as the request's head says. Any thread may use it, one at a time; nothing
+//! here waits but [`Pipe::wait`].
 //!
 //! An extended CONNECT (RFC 8441) makes it a tunnel: the 101 that opens a WebSocket goes out as 200, the end of the
 //! stream is the end of the connection, and CANCEL is its reset (§5).
@@ -19,6 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
+use hipflask_http::BodyDecoder;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::Counts;
@@ -101,7 +103,11 @@ struct State {
     /// The body has ended, well or not.
     ended: bool,
     broken: bool,
+    /// The trailer section, of a body whose length is known.
+    tail: Vec<u8>,
     out: Out,
+    /// Takes the response's body out of its chunks.
+    unchunk: Option<Box<BodyDecoder>>,
     kind: Kind,
     /// The other protocol has begun.
     open_tunnel: bool,
@@ -132,7 +138,9 @@ impl Pipe {
                 given: 0,
                 ended: false,
                 broken: false,
+                tail: Vec::new(),
                 out: Out::Head(respond),
+                unchunk: None,
                 kind,
                 open_tunnel: false,
                 reset: false,
@@ -205,6 +213,28 @@ impl Pipe {
         }
     }
 
+    /// See [`Transport::tail`](crate::transport::Transport::tail).
+    pub(crate) fn tail(&self) -> Poll<io::Result<Vec<u8>>> {
+        let mut context = Context::from_waker(&self.task);
+        let mut state = self.state();
+        if state.chunked {
+            // It stands behind the chunks.
+            return Poll::Ready(Ok(Vec::new()));
+        }
+        if let Some(bell) = self.call.bell.get() {
+            bell.quiet();
+        }
+        while !state.ended {
+            if !state.more(&mut context) {
+                return Poll::Pending;
+            }
+        }
+        if state.broken {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Poll::Ready(Ok(state.tail.clone()))
+    }
+
     /// Whether a read ends or fails now.
     pub(crate) fn is_over(&self) -> bool {
         self.state().ended
@@ -239,15 +269,16 @@ impl Pipe {
     /// Ends the response where its body is whole, and cuts it off where it is not.
     pub(crate) fn finish(&self) {
         let mut state = self.state();
+        let is_cut = state.unchunk.is_some();
         match &mut state.out {
             Out::Head(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
-            Out::Body(stream, None | Some(0)) => {
+            Out::Body(stream, None | Some(0)) if !is_cut => {
                 if stream.send_data(Bytes::new(), true).is_err() {
                     stream.send_reset(Reason::INTERNAL_ERROR);
                     state.reset = true;
                 }
             }
-            Out::Body(stream, Some(_)) => stream.send_reset(Reason::INTERNAL_ERROR),
+            Out::Body(stream, _) => stream.send_reset(Reason::INTERNAL_ERROR),
             Out::Over => {}
         }
         state.out = Out::Over;
@@ -323,7 +354,10 @@ impl State {
                 };
                 self.ended = true;
                 if self.chunked && !self.broken {
-                    self.end_chunks(trailers.as_ref());
+                    self.ready.extend_from_slice(b"0\r\n");
+                    write_section(trailers.as_ref(), &mut self.ready);
+                } else if let Some(trailers) = trailers {
+                    write_section(Some(&trailers), &mut self.tail);
                 }
                 // Handed out by the next turn of the reader's loop, which stops at the end.
             }
@@ -331,19 +365,8 @@ impl State {
         true
     }
 
-    fn end_chunks(&mut self, trailers: Option<&HeaderMap>) {
-        self.ready.extend_from_slice(b"0\r\n");
-        for (name, value) in trailers.into_iter().flatten() {
-            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                self.ready.extend_from_slice(part);
-            }
-        }
-        self.ready.extend_from_slice(b"\r\n");
-    }
-
     /// Sends a head that the engine has written.
     fn send_head(&mut self, head: &[u8], context: &mut Context<'_>) -> io::Result<()> {
-        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
         let mut lines =
             head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let status = lines.next().and_then(|line| line.get(9..12)).ok_or_else(broken)?;
@@ -364,6 +387,9 @@ impl State {
             let (name, value) = line.split_at(colon);
             let value = value.get(2..).unwrap_or_default();
             let name = HeaderName::from_bytes(name).map_err(|_| broken())?;
+            if name == http::header::TRANSFER_ENCODING {
+                self.unchunk = Some(Box::new(BodyDecoder::of_response()));
+            }
             if matches!(
                 name.as_str(),
                 "connection" | "keep-alive" | "transfer-encoding" | "upgrade" | "proxy-connection"
@@ -385,29 +411,25 @@ impl State {
             }
             return respond.send_informational(response).map_err(|_| broken());
         }
-        let bare = self.kind == Kind::Head || matches!(status.as_u16(), 204 | 205 | 304) || length == Some(0);
+        let is_empty = length == Some(0) && self.unchunk.is_none();
+        let bare = self.kind == Kind::Head || matches!(status.as_u16(), 204 | 205 | 304) || is_empty;
         let stream = respond.send_response(response, bare).map_err(|_| broken())?;
         self.open_tunnel = opens;
+        if bare {
+            self.unchunk = None;
+        }
         self.out = if bare { Out::Over } else { Out::Body(stream, length) };
         Ok(())
     }
 
     /// Sends as much of a body as the client takes.
     fn send_body(&mut self, bytes: &[u8], context: &mut Context<'_>) -> io::Result<usize> {
-        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
-        let Out::Body(stream, left) = &mut self.out else { return Err(broken()) };
-        let wanted = bytes.len().min(CHUNK);
-        stream.reserve_capacity(wanted);
-        while stream.capacity() == 0 {
-            match stream.poll_capacity(context) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(_) => {
-                    self.reset = true;
-                    return Err(broken());
-                }
-                Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
-            }
+        if self.unchunk.is_some() {
+            return self.send_chunks(bytes, context);
         }
+        let wanted = bytes.len().min(CHUNK);
+        self.wait_for_room(wanted, context)?;
+        let Out::Body(stream, left) = &mut self.out else { return Err(broken()) };
         let count = wanted.min(stream.capacity());
         let piece = bytes.get(..count).unwrap_or_default();
         let rest = left.map(|left| left.saturating_sub(count as u64));
@@ -422,6 +444,95 @@ impl State {
         }
         Ok(count)
     }
+
+    /// Has room for so many bytes, or fewer, or says by `WouldBlock` that there is none.
+    fn wait_for_room(&mut self, wanted: usize, context: &mut Context<'_>) -> io::Result<()> {
+        let Out::Body(stream, _) = &mut self.out else { return Err(broken()) };
+        stream.reserve_capacity(wanted);
+        while stream.capacity() == 0 {
+            match stream.poll_capacity(context) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(_) => {
+                    self.reset = true;
+                    return Err(broken());
+                }
+                Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`State::send_body`], of a body in chunks: what is in them goes out, and what follows them as trailers.
+    fn send_chunks(&mut self, bytes: &[u8], context: &mut Context<'_>) -> io::Result<usize> {
+        let mut used = 0;
+        let mut data = Vec::new();
+        loop {
+            let (Out::Body(stream, left), Some(decoder)) = (&mut self.out, &mut self.unchunk) else {
+                return Err(broken());
+            };
+            let rest = bytes.get(used..).unwrap_or_default();
+            let room = stream.capacity().min(CHUNK);
+            data.clear();
+            // The engine has written the chunks; of the framing as much is taken as there is, whatever the room.
+            used += decoder.decode(rest, &mut data, room).map_err(|_| broken())?;
+            let mut failed = false;
+            if !data.is_empty() {
+                let fits = left.is_none_or(|left| data.len() as u64 <= left);
+                *left = left.map(|left| left.saturating_sub(data.len() as u64));
+                failed = !fits || stream.send_data(Bytes::copy_from_slice(&data), false).is_err();
+            }
+            if decoder.is_done() && !failed {
+                failed |= left.is_some_and(|left| left > 0);
+                let trailers = headers_of(decoder);
+                failed |= match trailers {
+                    _ if failed => true,
+                    None => true,
+                    Some(trailers) if trailers.is_empty() => stream.send_data(Bytes::new(), true).is_err(),
+                    Some(trailers) => stream.send_trailers(trailers).is_err(),
+                };
+                if !failed {
+                    self.out = Out::Over;
+                    self.unchunk = None;
+                    return Ok(used);
+                }
+            }
+            if failed {
+                self.reset = true;
+                return Err(broken());
+            }
+            if used >= bytes.len() {
+                return Ok(used);
+            }
+            match self.wait_for_room(bytes.len() - used, context) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && used > 0 => return Ok(used),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn broken() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}
+
+/// A trailer section as HTTP/1.1 has it.
+fn write_section(trailers: Option<&HeaderMap>, out: &mut Vec<u8>) {
+    for (name, value) in trailers.into_iter().flatten() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The trailers that have been decoded.
+fn headers_of(decoder: &BodyDecoder) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in decoder.trailers() {
+        headers.append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
+    }
+    Some(headers)
 }
 
 fn memchr(needle: u8, bytes: &[u8]) -> Option<usize> {

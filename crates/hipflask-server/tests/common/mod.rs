@@ -98,6 +98,7 @@ impl View<'_, '_> {
         match std::mem::replace(&mut self.request.body, Body::Empty) {
             Body::Empty => Ok(Vec::new()),
             Body::Buffered(bytes) => Ok(bytes),
+            Body::Trailed(whole) => Ok(whole.0),
             Body::Stream(mut stream) => self.detached(|_| {
                 let (mut all, mut piece) = (Vec::new(), [0; 10_000]);
                 loop {

@@ -14,7 +14,7 @@ from ..sansio.response import Response as _SansIOResponse
 from ..utils import cached_property
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from http import HTTPStatus
     from types import TracebackType
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..datastructures import Headers
     from .request import Request
+    from .trailers import ResponseTrailers
 
 
 # Where a response's own attributes are.
@@ -90,6 +91,41 @@ class Response(_SansIOResponse):
     else:
         # The native constructor as it is: a Python one would cost as much again.
         __init__ = ResponseBase.__init__
+
+    @property
+    def trailers(self) -> Headers:
+        """Fields that are sent behind the body, as far as they are known; may be filled until it has ended.
+
+        They reach clients that take some: all of HTTP/2, and those of HTTP/1.1 that say ``TE: trailers``.
+        """
+        return self._own_trailers().fields
+
+    @trailers.setter
+    def trailers(self, fields: Headers | Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+        from ..datastructures import Headers
+
+        self._own_trailers().fields = fields if isinstance(fields, Headers) else Headers(fields)
+
+    def call_for_trailers(self, func: Callable[[], Any]) -> Callable[[], Any]:
+        """Call a function for further trailers once the body's last piece has been made.
+
+        Args:
+            func: Called without arguments and outside of the request's context; returns headers, a mapping or
+                pairs, or None. What it raises breaks the response off.
+
+        Returns:
+            The function: this is a decorator, too.
+        """
+        self._own_trailers().functions.append(func)
+        return func
+
+    def _own_trailers(self) -> ResponseTrailers:
+        trailers: ResponseTrailers | None = self._trailers
+        if trailers is None:
+            from .trailers import ResponseTrailers
+
+            trailers = self._trailers = ResponseTrailers()
+        return trailers
 
     def __repr__(self) -> str:
         if self.is_sequence:
@@ -200,8 +236,7 @@ class Response(_SansIOResponse):
         # A relative name would be resolved anew for each response, in Python.
         from hipflask.werkzeug.wsgi import ClosingIterator
 
-        status = self.status_code
-        if environ["REQUEST_METHOD"] == "HEAD" or 100 <= status < 200 or status in (204, 304):
+        if not _has_body(environ, self):
             return ClosingIterator((), self.close)
         if self.direct_passthrough:
             body: Iterable[bytes] = self.response
@@ -218,6 +253,12 @@ class Response(_SansIOResponse):
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request with this response."""
         body, status, headers = self.get_wsgi_response(environ)
+        trailers = self._trailers
+        if trailers is not None and "hipflask.send_trailers" in environ and _has_body(environ, self):
+            names = trailers.names()
+            if names and not any(name.lower() == "trailer" for name, _ in headers):
+                headers.append(("Trailer", names))
+            environ["hipflask.send_trailers"](trailers)
         start_response(status, headers)
         return body
 
@@ -342,6 +383,12 @@ class Response(_SansIOResponse):
             from ..http import generate_etag
 
             self.set_etag(generate_etag(self.get_data()), weak)
+
+
+def _has_body(environ: WSGIEnvironment, response: Response) -> bool:
+    """Tell whether a response to this request has a body at all."""
+    status = response.status_code
+    return environ["REQUEST_METHOD"] != "HEAD" and not 100 <= status < 200 and status not in (204, 304)
 
 
 class ResponseStream:
