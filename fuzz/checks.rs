@@ -7,7 +7,9 @@ use hipflask_http::proxy_protocol::{self, Header};
 use hipflask_http::websocket::{
     self, Control, Decoder, Deflate, DeflatePolicy, Encoder, Event, Kind, Role, SharedMessage,
 };
-use hipflask_http::{BodyDecoder, Error, Framing, Limits, RequestHead, Underscores, cookie, field, query};
+use hipflask_http::{
+    BodyDecoder, Error, Framing, Limits, RequestHead, Underscores, cookie, field, query, trailer,
+};
 
 /// Small limits, so that short input meets them.
 fn limits(small: bool) -> Limits {
@@ -117,7 +119,13 @@ fn decode(data: &[u8], limits: &Limits, size: usize, most: usize) -> Decoded {
         }
     }
     assert_eq!(decoder.finish().is_ok(), decoder.is_done());
-    let trailers = decoder.trailers().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+    let trailers: Vec<_> = decoder.trailers().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+    // What was let in may go out, and is the same for whoever reads it there.
+    let mut end = Vec::new();
+    trailer::write_end(&mut end, decoder.trailers());
+    let mut response = BodyDecoder::of_response();
+    assert_eq!(response.decode(&end, &mut Vec::new(), 0), Ok(end.len()));
+    assert_eq!(response.take_trailers(), trailers);
     (Ok(taken), body, trailers)
 }
 

@@ -424,6 +424,10 @@ impl BodySource for Pieces {
         self.0 -= 1;
         Ok(self.0 > 0)
     }
+
+    fn trailers(&mut self) -> Result<hipflask_http::Trailers, BodyError> {
+        Ok(vec![(b"x-end".to_vec(), b"1".to_vec())])
+    }
 }
 
 /// The whole body; nothing if it breaks off.
@@ -431,6 +435,7 @@ fn body(body: Body) -> Vec<u8> {
     match body {
         Body::Empty => Vec::new(),
         Body::Buffered(bytes) => bytes,
+        Body::Trailed(whole) => whole.0,
         Body::Stream(mut stream) => {
             let (mut all, mut piece) = (Vec::new(), [0; 1000]);
             while let Ok(count @ 1..) = stream.read(&mut piece) {
@@ -471,7 +476,10 @@ impl Handler for App {
         match request.ticket.as_str() {
             "/big" => reply.body(&[b'b'; BIG]),
             "/echo" => reply.body(&body(request.body)),
-            "/pieces" => reply.stream(Box::new(Pieces(100)), None),
+            "/pieces" => {
+                reply.trail();
+                reply.stream(Box::new(Pieces(100)), None);
+            }
             "/close" => {
                 reply.close();
                 reply.body(b"bye");

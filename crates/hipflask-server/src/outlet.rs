@@ -24,8 +24,9 @@ mod coded;
 use coded::Coder;
 pub(crate) use coded::Delegate;
 
-/// What ends a chunk.
+/// What ends a chunk, and what ends a body in chunks without trailers.
 const CHUNK_END: &[u8] = b"\r\n";
+const BODY_END: &[u8] = b"0\r\n\r\n";
 /// Room for a chunk's size in hexadecimal and the line's end.
 const CHUNK_HEAD: usize = 18;
 

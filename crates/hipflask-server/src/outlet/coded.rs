@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, MutexGuard};
 
-use hipflask_http::Coding;
 use hipflask_http::response::BodyFraming;
+use hipflask_http::{Coding, Trailers};
 
 use super::{BODY_END, CHUNK_END, Framing, Piece, Shared, Slice, Stage, State};
 use crate::coding::Compressor;
@@ -148,7 +148,7 @@ impl Shared {
                     state.queue(Piece::from(bytes));
                     if is_last {
                         state.coder = None;
-                        state.finish();
+                        state.finish(&Trailers::new());
                     } else if let Some(coder) = &mut state.coder {
                         coder.compressor = Some(compressor);
                     }
