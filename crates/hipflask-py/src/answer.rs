@@ -172,7 +172,7 @@ pub(crate) fn response<'py>(
         wsgi::write_field(reply, &name, &value)?;
     }
     let trailers = match response::trailers(base) {
-        Some(trailers) if has_end(&wire.body) && RequestBase::takes_trailers(request)? => {
+        Some(trailers) if has_end(&wire.body) && trailers::are_taken(request)? => {
             if !wire.fields.iter().any(|(name, _)| name.to_string_lossy().eq_ignore_ascii_case("trailer"))
                 && let names = trailers.call_method0(intern!(py, "names"))?.cast_into::<PyString>()?
                 && names.len()? > 0

@@ -11,7 +11,7 @@ use std::ffi::{CStr, c_void};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use hipflask_http::{RequestHead, TraceParent, cookie, query};
 use hipflask_server::{Address, Body, BodyError, ConnInfo};
@@ -21,7 +21,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
-use pyo3::sync::{MutexExt, PyOnceLock};
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 
 use crate::body::InputStream;
@@ -151,20 +151,11 @@ impl RequestBase {
         drop(self.slot(at).set(slf, Some(value.unbind())));
     }
 
-    fn engine(&self) -> Option<&Arc<Engine>> {
+    pub(crate) fn engine(&self) -> Option<&Arc<Engine>> {
         match self.backing.get() {
             Some(Backing::Engine(engine)) => Some(engine),
             _ => None,
         }
-    }
-
-    /// Whether the client takes trailers, and the server sends them.
-    pub(crate) fn takes_trailers(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        let environ = match slf.get().backing.get() {
-            Some(Backing::Engine(engine)) => return Ok(engine.head.takes_trailers()),
-            _ => slf.getattr(intern!(slf.py(), "environ"))?,
-        };
-        environ.contains(intern!(slf.py(), trailers::SENT))
     }
 
     /// A header field's value.
@@ -537,18 +528,7 @@ impl RequestBase {
     /// The fields that have followed the body.
     #[getter]
     fn _trailers<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, EnvironHeaders>> {
-        match slf.get().backing.get() {
-            Some(Backing::Engine(engine)) => {
-                let left = engine.body().lock_py_attached(slf.py());
-                let fields = left.unwrap_or_else(PoisonError::into_inner).trailers().to_vec();
-                trailers::received(slf.py(), fields)
-            }
-            Some(Backing::Environ) => {
-                let environ = slf.getattr(intern!(slf.py(), "environ"))?;
-                trailers::received_by(environ.cast::<PyDict>()?)
-            }
-            None => trailers::received(slf.py(), Vec::new()),
-        }
+        trailers::of_request(slf)
     }
 
     /// The client and the proxies behind it, as far as the server knows them for certain; None where it trusts none.

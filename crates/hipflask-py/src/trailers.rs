@@ -9,10 +9,12 @@ use hipflask_http::{Trailers, trailer};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use crate::headers::{EnvironHeaders, FieldSource};
 use crate::locked;
+use crate::request::RequestBase;
 use crate::wsgi::latin1;
 
 /// The key in an environ under which a request's trailers are.
@@ -36,18 +38,33 @@ impl FieldSource for Received {
 }
 
 /// An object that shows these fields.
-pub(crate) fn received(py: Python<'_>, fields: Trailers) -> PyResult<Bound<'_, EnvironHeaders>> {
+fn received(py: Python<'_>, fields: Trailers) -> PyResult<Bound<'_, EnvironHeaders>> {
     EnvironHeaders::from_fields(py, Arc::new(Received(fields)))
 }
 
-/// The same of what stands in an environ: a function that returns pairs.
-pub(crate) fn received_by<'py>(environ: &Bound<'py, PyDict>) -> PyResult<Bound<'py, EnvironHeaders>> {
-    let py = environ.py();
-    let fields = match environ.get_item(intern!(py, RECEIVED))? {
+/// Those of a request whose body has been read to its end. In an environ stands a function that returns pairs.
+pub(crate) fn of_request<'py>(request: &Bound<'py, RequestBase>) -> PyResult<Bound<'py, EnvironHeaders>> {
+    let py = request.py();
+    if let Some(engine) = request.get().engine() {
+        let left = engine.body().lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        let fields = left.trailers().to_vec();
+        drop(left);
+        return received(py, fields);
+    }
+    let environ = request.getattr(intern!(py, "environ"))?;
+    let fields = match environ.cast::<PyDict>()?.get_item(intern!(py, RECEIVED))? {
         Some(function) => pairs(&function.call0()?)?,
         None => Trailers::new(),
     };
     received(py, fields)
+}
+
+/// Whether a request's client takes trailers, and the server sends them.
+pub(crate) fn are_taken(request: &Bound<'_, RequestBase>) -> PyResult<bool> {
+    match request.get().engine() {
+        Some(engine) => Ok(engine.head.takes_trailers()),
+        None => request.getattr(intern!(request.py(), "environ"))?.contains(intern!(request.py(), SENT)),
+    }
 }
 
 /// What a response's trailers are, asked for once its body has ended; each is checked.
