@@ -70,6 +70,10 @@ impl<H: Handler> Engine<H> {
         }
         let _ = self.ended_at.set(Instant::now());
         self.ended.store(true, Ordering::SeqCst);
+        // Who gave a connection back before that store counts on somebody who looks; see `give_back`.
+        let late = std::mem::take(&mut *locked(&self.inbox));
+        drop(late);
+        lead.returned.clear();
         self.pool.end();
         self.wake_watchdog();
     }
