@@ -13,6 +13,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use crate::locked;
+
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Py<PyAny>>,
@@ -49,7 +51,7 @@ struct Queue {
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nobody waits for the interpreter while holding it, so that an attached thread may wait for it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     fn add(&self, job: Py<PyAny>) -> Result<(), Py<PyAny>> {
@@ -281,7 +283,7 @@ pub(crate) struct AfterResponse(Mutex<Vec<(Expected, Py<PyAny>)>>);
 impl AfterResponse {
     fn __call__(&self, tasks: &Bound<'_, PyAny>, job: Py<PyAny>) -> PyResult<()> {
         let expected = Expected::by(tasks)?;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((expected, job));
+        locked(&self.0).push((expected, job));
         Ok(())
     }
 }
@@ -296,7 +298,7 @@ impl AfterResponse {
 
     /// Hands what was collected to the engine.
     pub(crate) fn schedule(&self, reply: &mut Reply<'_>) {
-        let collected = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let collected = std::mem::take(&mut *locked(&self.0));
         for (expected, job) in collected {
             reply.afterwards(Box::new(move || expected.arrive(job)));
         }

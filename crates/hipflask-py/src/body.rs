@@ -5,17 +5,17 @@
 //! read `wsgi.input`, `ClientDisconnected` (400) and `RequestEntityTooLarge` (413) for those who read `request.stream`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use hipflask_http::Trailers;
 use hipflask_server::{Body, BodyError, BodyStream};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::environ::latin1;
+use crate::{locked, locked_attached};
 
 const PIECE: usize = 64 * 1024;
 
@@ -160,12 +160,12 @@ impl InputStream {
         if !ready {
             refuse_to_block()?;
             py.detach(|| {
-                let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut left = locked(&self.left);
                 left.fill(most, |_| false)
             })
             .map_err(|error| self.broken(py, error))?;
         }
-        let mut left = self.left.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        let mut left = locked_attached(py, &self.left);
         if left.ahead().len() as u64 > allowed {
             drop(left);
             return Err(crate::request::too_large(py));
@@ -203,11 +203,11 @@ impl InputStream {
         }
         refuse_to_block()?;
         py.detach(|| {
-            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut left = locked(&self.left);
             left.fill(most, |fresh| line && fresh.contains(&b'\n'))
         })
         .map_err(|error| self.broken(py, error))?;
-        let left = self.left.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        let left = locked_attached(py, &self.left);
         self.cut(py, left, most, line, allowed)
     }
 
@@ -338,7 +338,7 @@ impl InputStream {
         let ceiling = usize::try_from(self.allowed().saturating_add(1)).unwrap_or(usize::MAX);
         let most = size.unwrap_or(usize::MAX).min(ceiling);
         let pulled = py.detach(|| {
-            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut left = locked(&self.left);
             let waits = left.pull(most)? && (size.is_none() || left.held.is_empty());
             Ok(waits.then(|| left.stream.as_ref().and_then(BodyStream::awaited)).flatten())
         });
@@ -350,7 +350,7 @@ impl InputStream {
     fn pulled<'py>(&self, py: Python<'py>, size: usize) -> PyResult<Bound<'py, PyBytes>> {
         let allowed = self.allowed();
         let most = size.min(usize::try_from(allowed.saturating_add(1)).unwrap_or(usize::MAX));
-        let left = self.left.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        let left = locked_attached(py, &self.left);
         self.cut(py, left, most, false, allowed)
     }
 
@@ -362,8 +362,7 @@ impl InputStream {
 
     /// The fields that have followed the body: names and values. None before it has been read to its end.
     fn trailers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let fields =
-            self.left.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).trailers().to_vec();
+        let fields = locked_attached(py, &self.left).trailers().to_vec();
         let pairs = PyList::empty(py);
         for (name, value) in fields {
             pairs.append((latin1(py, &name)?, latin1(py, &value)?))?;

@@ -14,6 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::locked;
 use crate::sse::{self, Event};
 
 /// How often a thread that waits for an event looks whether Python has a signal for it.
@@ -91,7 +92,7 @@ struct Letters {
 
 impl Mailbox {
     fn lock(&self) -> MutexGuard<'_, Letters> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Adds a piece; false if there is no room for it, which ends the subscription.
@@ -157,7 +158,7 @@ pub(crate) struct Channel {
 
 impl Channel {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Gives an event to all. Detached, since it takes its time with thousands.
@@ -415,7 +416,7 @@ pub(crate) struct Subscription {
 impl Subscription {
     /// Takes the subscription over to an outlet, with what has come meanwhile; false if it was closed or is taken.
     pub(crate) fn attach(&self, outlet: &Outlet) -> bool {
-        if !std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if !std::mem::take(&mut *locked(&self.open)) {
             return false;
         }
         sse::prepare(outlet, self.heartbeat, self.key.slot);
@@ -444,7 +445,7 @@ impl Subscription {
     }
 
     fn leave(&self) {
-        if std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if std::mem::take(&mut *locked(&self.open)) {
             self.channel.remove(self.key);
             self.mailbox.end();
         }

@@ -4,7 +4,7 @@
 //! session, a cookie for a domain, a value that Python's serializer has to write, a cookie near the size limit) is left
 //! to those methods, which are the reference.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -14,6 +14,7 @@ use crate::json::Options;
 use crate::plan::loaded_module;
 use crate::request::RequestBase;
 use crate::session::{self, Keys, Opened};
+use crate::{locked, put};
 
 /// A cookie longer than this, attributes included, goes through Python, which warns about it in time.
 const LONG: usize = 3800;
@@ -210,7 +211,7 @@ impl CookieSessions {
         let Ok(tags) = serializer.getattr(intern!(py, "order"))?.cast_into::<PyList>() else {
             return Ok(false);
         };
-        let known = self.known_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = locked(&self.known_tags);
         if known.as_ref().is_some_and(|(list, length)| tags.is(list) && tags.len() == *length) {
             return Ok(true);
         }
@@ -219,7 +220,7 @@ impl CookieSessions {
             return Ok(false);
         }
         let length = tags.len();
-        let mut known = self.known_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = locked(&self.known_tags);
         let old = known.replace((tags.unbind(), length));
         drop(known);
         drop(old);
@@ -230,17 +231,19 @@ impl CookieSessions {
     fn keys(&self, config: &Bound<'_, PyDict>) -> PyResult<Option<Arc<Keys>>> {
         let py = config.py();
         let Some(secret) = config.get_item(intern!(py, "SECRET_KEY"))? else { return Ok(None) };
-        let mut derived = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let derived = locked(&self.keys);
         if let Some(known) = &*derived
             && known.secret.is(&secret)
         {
             return Ok(Some(Arc::clone(&known.keys)));
         }
+        // Reading the secret may run Python; two threads may derive the same keys.
+        drop(derived);
         // Only the secret key signs; the fallbacks verify.
         let salt = PyString::intern(py, "cookie-session");
         let Some(keys) = Keys::derive(&secret, None, salt.as_any())? else { return Ok(None) };
         let keys = Arc::new(keys);
-        *derived = Some(Derived { secret: secret.unbind(), keys: Arc::clone(&keys) });
+        put(&self.keys, Some(Derived { secret: secret.unbind(), keys: Arc::clone(&keys) }));
         Ok(Some(keys))
     }
 }

@@ -5,7 +5,7 @@
 //! response, a replaced method) is done by the methods of `hipflask.app.Flask` in Python.
 
 use std::cell::OnceCell;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use hipflask_http::{Framing, RequestHead};
@@ -29,6 +29,7 @@ use crate::request::{self, EngineRequest, RequestBase};
 use crate::router::MapBase;
 use crate::routes::{self, Matched, Route, Routes, has_limits, max_content_length};
 use crate::unattended;
+use crate::{locked, put, read_locked, write_locked};
 use crate::{serve, wsgi};
 
 /// What routing found, on its way to the view.
@@ -116,19 +117,19 @@ impl Dispatcher {
 
     /// Says where requests of coroutine views wait, for the event loop to take them.
     pub(crate) fn serve_later(&self, py: Python<'_>, line: Py<LaterLine>) -> PyResult<()> {
-        *self.later.lock().unwrap_or_else(PoisonError::into_inner) = Some((line, false));
+        put(&self.later, Some((line, false)));
         self.attend(py)
     }
 
     /// The event loop's side, while it has been told.
     pub(crate) fn later_line(&self, py: Python<'_>) -> Option<Py<LaterLine>> {
-        let later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = locked(&self.later);
         later.as_ref().filter(|(_, attended)| *attended).map(|(line, _)| line.clone_ref(py))
     }
 
     /// Takes the event loop's side back: the server has ended.
     pub(crate) fn serve_no_later(&self, py: Python<'_>) -> PyResult<()> {
-        let line = self.later.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let line = locked(&self.later).take();
         match line {
             Some((line, true)) => py
                 .import(intern!(py, "hipflask.loop"))?
@@ -148,7 +149,7 @@ impl Dispatcher {
 
     /// Brings the event loop in if it has not been told.
     pub(crate) fn attend_now(&self, py: Python<'_>) -> PyResult<()> {
-        let line = match &mut *self.later.lock().unwrap_or_else(PoisonError::into_inner) {
+        let line = match &mut *locked(&self.later) {
             Some((line, attended)) if !*attended => {
                 *attended = true;
                 line.clone_ref(py)
@@ -329,7 +330,7 @@ impl Dispatcher {
         {
             let fresh = Arc::new(Routes::of(self.plan.app.bind(py), hooks)?);
             let old = {
-                let mut routes = routing.routes.write().unwrap_or_else(PoisonError::into_inner);
+                let mut routes = write_locked(&routing.routes);
                 std::mem::replace(&mut *routes, fresh)
             };
             drop(old);
@@ -351,7 +352,7 @@ fn length_of(body: &Body) -> Option<u64> {
 
 impl Routing {
     fn current(&self) -> Arc<Routes> {
-        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&read_locked(&self.routes))
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
 use pyo3::intern;
 use pyo3::prelude::*;
+
+use crate::{read_locked, write_locked};
 
 /// Remembers what `ensure_sync` gave for each function.
 ///
@@ -50,13 +52,16 @@ impl Ensured {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = app.py();
         let address = function.as_ptr() as usize;
-        if let Some((_, ensured)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&address) {
+        if let Some((_, ensured)) = read_locked(&self.0).get(&address) {
             return Ok(ensured.bind(py).clone());
         }
         let ensured = app.call_method1(intern!(py, "ensure_sync"), (function,))?;
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = write_locked(&self.0);
         if known.len() < MOST {
-            known.insert(address, (function.clone().unbind(), ensured.clone().unbind()));
+            // Another thread may have been first.
+            let old = known.insert(address, (function.clone().unbind(), ensured.clone().unbind()));
+            drop(known);
+            drop(old);
         }
         Ok(ensured)
     }

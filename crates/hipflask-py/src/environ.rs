@@ -19,6 +19,7 @@ use pyo3::{IntoPyObjectExt, intern};
 use crate::body::{self, InputStream, Shared};
 use crate::early_hints::EarlyHints;
 use crate::headers::FieldSource;
+use crate::locked;
 use crate::response;
 use crate::trailers::{self, SendTrailers};
 use crate::websocket::{Handoff, Handshake};
@@ -68,7 +69,7 @@ impl Engine {
     /// What is left of the body.
     pub(crate) fn body(&self) -> &Shared {
         self.body.get_or_init(|| {
-            let arrived = self.arrived.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            let arrived = locked(&self.arrived).take();
             body::shared(arrived.unwrap_or(Body::Empty))
         })
     }

@@ -7,14 +7,14 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use hipflask_server::{Outlet, OutletError, Piece};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyString};
 
-use crate::{serve, trailers};
+use crate::{locked, serve, trailers};
 
 /// A function, and the one argument that some get.
 type Call = (Py<PyAny>, Option<bool>);
@@ -31,7 +31,7 @@ struct Calls {
 impl Calls {
     /// Adds a function; from any thread, attached or not.
     fn add(&self, call: Call) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        locked(&self.waiting).push(call);
         if !self.told.swap(true, Ordering::SeqCst) {
             // Fails only when the pipe is full, and then it wakes the loop all the same.
             let _ = (&self.tell).write(&[1]);
@@ -64,7 +64,7 @@ impl LoopBell {
         // Nothing to read is as good as something.
         let _ = (&self.0.hear).read(&mut bytes);
         self.0.told.store(false, Ordering::SeqCst);
-        let waiting = std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let waiting = std::mem::take(&mut *locked(&self.0.waiting));
         for (function, argument) in waiting {
             let called = match argument {
                 Some(argument) => function.call1(py, (argument,)),

@@ -8,8 +8,8 @@
 //! the very beginning). Unlike Werkzeug's, the events' contents do not depend on how the message is cut into chunks.
 
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use hipflask_http::query;
 use memchr::memmem::Finder;
@@ -17,10 +17,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::sync::{MutexExt, PyOnceLock};
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyString};
 
 use crate::headers::Headers;
+use crate::locked_attached;
 
 /// Parse an ``application/x-www-form-urlencoded`` body or a query string.
 ///
@@ -395,7 +396,7 @@ impl MultipartDecoder {
     ///     RequestEntityTooLarge: If more is held than ``max_form_memory_size``.
     #[pyo3(signature = (data))]
     fn receive_data(&self, py: Python<'_>, data: Option<PyBackedBytes>) -> PyResult<()> {
-        let mut decoder = self.decoder.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        let mut decoder = locked_attached(py, &self.decoder);
         let Some(data) = data else {
             decoder.complete = true;
             return Ok(());
@@ -415,7 +416,7 @@ impl MultipartDecoder {
     ///     ValueError: If the message is malformed or ends early.
     ///     RequestEntityTooLarge: If there are more than ``max_parts`` parts, or a part's head has more than 16 KiB.
     fn next_event<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let mut decoder = self.decoder.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        let mut decoder = locked_attached(py, &self.decoder);
         let found = decoder.next().map_err(PyValueError::new_err)?;
         let (name, range, more) = match found {
             Found::NeedData => {
@@ -447,20 +448,20 @@ impl MultipartDecoder {
     /// Where in the message the decoder is.
     #[getter]
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let state = self.decoder.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).state;
+        let state = locked_attached(py, &self.decoder).state;
         events(py)?.getattr(intern!(py, "State"))?.getattr(state.name())
     }
 
     /// Whether the end was fed.
     #[getter]
     fn complete(&self, py: Python<'_>) -> bool {
-        self.decoder.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner).complete
+        locked_attached(py, &self.decoder).complete
     }
 
     /// What was fed and not yet decoded.
     #[getter]
     fn buffer<'py>(&self, py: Python<'py>) -> Bound<'py, PyByteArray> {
-        let decoder = self.decoder.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        let decoder = locked_attached(py, &self.decoder);
         PyByteArray::new(py, decoder.ahead())
     }
 }

@@ -6,16 +6,16 @@
 //! Implements: `werkzeug.datastructures.Headers` and `EnvironHeaders` (3.1).
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use pyo3::exceptions::{PyIndexError, PyKeyError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::pyclass::CompareOp;
-use pyo3::sync::MutexExt;
 use pyo3::types::{PyDict, PyIterator, PyList, PyMapping, PyString, PyTuple};
 use pyo3::{IntoPyObjectExt, PyTypeInfo, intern};
 
+use crate::locked_attached;
 use crate::multidict::{Given, MultiDict, bad_request_key, each_multi_item, is_many};
 
 /// Where an [`EnvironHeaders`] made by the engine finds its fields without a WSGI environ.
@@ -127,7 +127,7 @@ impl Headers {
     // The lock is never held while Python code may run: strings are compared, counted and moved, nothing else.
     fn own(&self, py: Python<'_>) -> Option<MutexGuard<'_, Vec<Pair>>> {
         match &self.source {
-            Source::Own(list) => Some(list.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)),
+            Source::Own(list) => Some(locked_attached(py, list)),
             _ => None,
         }
     }
@@ -141,7 +141,7 @@ impl Headers {
         let py = key.py();
         match &self.source {
             Source::Own(list) => {
-                let list = list.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+                let list = locked_attached(py, list);
                 let found = list.iter().find(|pair| same_name(pair.name.bind(py), key));
                 Ok(found.map(|pair| pair.value.bind(py).clone().into_any()))
             }

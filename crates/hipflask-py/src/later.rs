@@ -21,12 +21,12 @@ use crate::answer::{self, Rest};
 use crate::asgi::AsgiExchange;
 use crate::context::{self, Frame, Token};
 use crate::dispatch::{Dispatcher, Exchange, Ticket, View};
-use crate::locked;
 use crate::plan::Hooks;
 use crate::request::{self, EngineRequest, RequestBase};
 use crate::serve;
 use crate::steps::{self, Lent, Step, Steps};
 use crate::websocket::Handoff;
+use crate::{locked, put};
 
 thread_local! {
     static IS_LOOP: Cell<bool> = const { Cell::new(false) };
@@ -458,7 +458,7 @@ impl LaterExchange {
             let returned = match next {
                 Step::Waits(awaited) => {
                     let steps = Steps::new(context, coroutine, is_view);
-                    *locked(&slf.get().steps) = Some(steps);
+                    put(&slf.get().steps, Some(steps));
                     return Ok(Some(awaited));
                 }
                 Step::Returned(value) => Ok(value),
@@ -541,7 +541,7 @@ impl LaterExchange {
             }
         })?;
         if let Some(awaited) = awaited {
-            *locked(&slf.get().awaited) = Some(awaited.unbind());
+            put(&slf.get().awaited, Some(awaited.unbind()));
             return Ok(SUSPENDED);
         }
         Ok(if lent.is_untouched(task)? { 0 } else { TOUCHED })
@@ -572,7 +572,7 @@ impl LaterExchange {
             Some(value) => PyErr::from_value(value),
             None => PyErr::from_value(kind),
         };
-        drop(locked(&slf.get().awaited).take());
+        put(&slf.get().awaited, None);
         match Self::resume(slf, Some(error))? {
             Some(awaited) => Ok(awaited),
             None => Err(PyStopIteration::new_err(())),

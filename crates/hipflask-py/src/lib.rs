@@ -45,15 +45,49 @@ mod watch;
 mod websocket;
 mod wsgi;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 
-/// Locks; what a thread left that panicked meanwhile is taken as it is. Not for a lock that is held while Python runs.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+// How this crate locks. A thread that is attached to the interpreter may wait only for what no thread holds that waits
+// for the interpreter: else each waits for the other. So:
+//
+// - `locked`, `read_locked`, `write_locked` are for locks under which no Python code runs, nothing is called that might
+//   attach or detach, and no Python object is dropped, since its finalizer may run anything: what is replaced is taken
+//   out and dropped after the lock. Then it does not matter whether the thread is attached.
+// - `locked_attached` is for locks that are held while Python may run: it detaches while it waits. The code below it
+//   must not come back for the same lock on the same thread.
+//
+// A thread that panicked while it held a lock has left something that is whole, since nothing is changed by halves:
+// what it left is taken as it is. A panic is reported where it is caught, once, and not by everybody who locks later.
+
+/// Locks what no Python code runs under.
+fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Replaces what no Python code runs under; what was there is dropped when the lock is free again.
+fn put<T>(mutex: &Mutex<T>, value: T) {
+    let old = std::mem::replace(&mut *locked(mutex), value);
+    drop(old);
+}
+
+/// Locks for reading what no Python code runs under.
+fn read_locked<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks for writing what no Python code runs under.
+fn write_locked<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks what Python code may run under; others may attach while this thread waits.
+fn locked_attached<'a, T>(py: Python<'_>, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
+    mutex.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The extension module `hipflask._core`.

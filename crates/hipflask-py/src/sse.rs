@@ -2,13 +2,15 @@
 //!
 //! Implements: HTML Living Standard §9.2, the event stream format. `channel.rs` has streams without an iterator.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use hipflask_server::{Outlet, Piece};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+
+use crate::locked;
 
 /// What keeps a quiet stream alive: a comment, which clients ignore.
 const HEARTBEAT: &[u8] = b":\n\n";
@@ -143,7 +145,7 @@ impl EventBody {
 
     /// What gives the pieces.
     pub(crate) fn source(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = locked(&self.source);
         source
             .as_ref()
             .map(|source| source.clone_ref(py))
@@ -164,7 +166,7 @@ impl EventBody {
 
     /// Close the iterator.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let source = locked(&self.source).take();
         if let Some(source) = source
             && let Some(close) = source.bind(py).getattr_opt("close")?
         {

@@ -10,10 +10,12 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+
+use crate::locked;
 
 /// What counts as a change. `IN_MODIFY` does not: a file that is being written is not yet worth reading.
 const CHANGES: u32 = libc::IN_CLOSE_WRITE
@@ -66,7 +68,7 @@ impl Watcher {
         if watch < 0 {
             return Err(io::Error::last_os_error().into());
         }
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner).insert(watch, path);
+        locked(&self.directories).insert(watch, path);
         Ok(())
     }
 
@@ -102,7 +104,7 @@ impl Watcher {
 impl Watcher {
     /// The paths that a run of events names, each once.
     fn paths(&self, mut events: &[u8]) -> Vec<Change> {
-        let directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        let directories = locked(&self.directories);
         let mut found = Vec::new();
         while let (Some(watch), Some(mask), Some(length)) =
             (word(events, 0), word(events, 4), word(events, 12))

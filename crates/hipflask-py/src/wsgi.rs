@@ -53,17 +53,16 @@ impl StartResponse {
         exc_info: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<Write>> {
         let head = parse_head(status, headers)?;
-        {
-            let mut state = locked(&this.get().0);
-            match exc_info {
-                Some(error) if state.sent => return Err(reraise(error)),
-                None if state.head.is_some() => {
-                    return Err(PyAssertionError::new_err(
-                        "start_response was called twice without exc_info",
-                    ));
-                }
-                _ => state.head = Some(head),
+        let (sent, begun) = {
+            let state = locked(&this.get().0);
+            (state.sent, state.head.is_some())
+        };
+        match exc_info {
+            Some(error) if sent => return Err(reraise(error)),
+            None if begun => {
+                return Err(PyAssertionError::new_err("start_response was called twice without exc_info"));
             }
+            _ => locked(&this.get().0).head = Some(head),
         }
         Py::new(this.py(), Write(this.clone().unbind()))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use hipflask_router::{Found, Router, Rule, Search, Span, Value};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -13,6 +13,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyInt, PyList, PyString, PyTuple, PyType};
 
 use super::compile::CompiledRule;
+
+use crate::{read_locked, write_locked};
 
 /// The native half of `hipflask.werkzeug.routing.Map`.
 #[pyclass(frozen, subclass, dict, weakref, module = "hipflask._core")]
@@ -132,7 +134,7 @@ impl MapBase {
         let merge = self.merge_slashes.load(Ordering::Acquire);
         let snapshot = Arc::new(Snapshot::new(py, rules, by_endpoint, merge)?);
         let old = {
-            let mut current = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+            let mut current = write_locked(&self.snapshot);
             self.generation.fetch_add(1, Ordering::AcqRel);
             current.replace(snapshot)
         };
@@ -149,7 +151,7 @@ impl MapBase {
     }
 
     fn __clear__(&self) {
-        let old = self.snapshot.write().unwrap_or_else(PoisonError::into_inner).take();
+        let old = write_locked(&self.snapshot).take();
         drop(old);
     }
 }
@@ -171,7 +173,7 @@ impl MapBase {
         if self.stale.load(Ordering::Acquire) {
             return None;
         }
-        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+        read_locked(&self.snapshot).clone()
     }
 
     /// The current snapshot of a map, compiled now if need be.
@@ -180,7 +182,7 @@ impl MapBase {
             return Ok(snapshot);
         }
         map.call_method0(intern!(map.py(), "update"))?;
-        let current = map.get().snapshot.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = read_locked(&map.get().snapshot).clone();
         current.ok_or_else(|| PyTypeError::new_err("Map.update did not compile the map"))
     }
 }

@@ -24,8 +24,8 @@ use pyo3::types::PyString;
 use crate::channel;
 use crate::dispatch::Dispatcher;
 use crate::later::Line;
-use crate::locked;
 use crate::wsgi;
+use crate::{locked, put};
 
 use client::WebSocketCodec;
 use connection::{Connection, HandlerTimes};
@@ -75,7 +75,7 @@ impl Handoff {
     }
 
     pub(crate) fn put_back(&self, deferred: Deferred) {
-        *locked(&self.deferred) = Some(deferred);
+        put(&self.deferred, Some(deferred));
     }
 }
 
