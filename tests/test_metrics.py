@@ -47,6 +47,15 @@ def until(name):
     return name
 
 
+@app.get("/wait/<name>")
+async def wait(name):
+    import asyncio
+
+    while not os.path.exists(name):
+        await asyncio.sleep(0.01)
+    return name
+
+
 @app.get("/burn/<name>")
 def burn(name):
     while not os.path.exists(name):
@@ -349,6 +358,30 @@ def test_the_metrics_address_has_nothing_else(start):
     assert ask(metrics, "/")[0] == 404
     assert ask(metrics, "/users/1")[0] == 404
     assert ask(metrics, "/metrics", "POST")[0] == 405
+
+
+@BOTH
+def test_coroutine_views_that_wait_are_shown(start, tmp_path, workers):
+    command = start("--control", "control", *workers)
+    app, where = command.port(), tmp_path / "control"
+    clients = [threading.Thread(target=ask, args=(app, "/wait/over?secret")) for _ in range(3)]
+    for client in clients:
+        client.start()
+
+    def running():
+        return [
+            run
+            for worker in json.loads(ask(str(where), "/status")[2])["workers"]
+            for run in worker["running"]
+        ]
+
+    eventually(lambda: len(running()) == 3, "all wait")
+    assert {(run["thread"], run["view"]) for run in running()} == {(None, "GET /wait/over")}
+    (tmp_path / "over").touch()
+    for client in clients:
+        client.join(PATIENCE)
+    eventually(lambda: not running(), "all have ended")
+    assert command.stop() == 0
 
 
 @BOTH

@@ -151,7 +151,7 @@ def test_what_is_shown_fits_the_terminal(width, height):
         "view": 2,
         "write": 0,
     }
-    runs = [{"thread": at, "view": f"GET /{at}", "seconds": at} for at in range(30)]
+    runs = [{"thread": at or None, "view": f"GET /{at}", "seconds": at} for at in range(30)]
     after = status(
         11,
         [route(f"/{at}", [at, 0, 0, 0]) for at in range(50)],

@@ -323,7 +323,7 @@ def _running(status: Status) -> list[str]:
     runs = [(run["seconds"], worker["pid"], run) for worker in status["workers"] for run in worker["running"]]
     runs.sort(key=lambda run: run[0], reverse=True)
     lines = [
-        f"{_duration(seconds):>9} {pid:>9} {run['thread']:>9}  {run['view']}" for seconds, pid, run in runs
+        f"{_duration(seconds):>9} {pid:>9} {_thread(run):>9}  {run['view']}" for seconds, pid, run in runs
     ]
     return [f"{'RUNS FOR':>9} {'WORKER':>9} {'THREAD':>9}  VIEW", *lines] if lines else []
 
@@ -422,3 +422,8 @@ def _draw_until(
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def _thread(run: dict[str, t.Any]) -> str:
+    """The thread of a view that runs; a coroutine that waits has none."""
+    return "-" if run["thread"] is None else str(run["thread"])

@@ -3,13 +3,12 @@
 //! A response's are a list, a mapping, or a function that returns one of them once the body has ended. Those of a WSGI
 //! application are given to what stands in its environ as `hipflask.send_trailers`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use hipflask_http::{Trailers, trailer};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use crate::headers::{EnvironHeaders, FieldSource};
@@ -46,7 +45,7 @@ fn received(py: Python<'_>, fields: Trailers) -> PyResult<Bound<'_, EnvironHeade
 pub(crate) fn of_request<'py>(request: &Bound<'py, RequestBase>) -> PyResult<Bound<'py, EnvironHeaders>> {
     let py = request.py();
     if let Some(engine) = request.get().engine() {
-        let left = engine.body().lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
+        let left = crate::locked_attached(py, engine.body());
         let fields = left.trailers().to_vec();
         drop(left);
         return received(py, fields);
@@ -158,7 +157,7 @@ impl SendTrailers {
     #[allow(clippy::needless_pass_by_value, reason = "what Python gives")]
     fn __call__(&self, trailers: Py<PyAny>) -> PyResult<()> {
         let old = {
-            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = crate::locked(&self.0);
             if state.is_late {
                 return Err(PyRuntimeError::new_err("trailers are given before the first piece of the body"));
             }

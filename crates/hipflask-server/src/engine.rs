@@ -98,8 +98,6 @@ pub(crate) struct Here<H: Handler> {
     /// The last time that was read.
     clock: Instant,
     standing: Standing,
-    /// Its number among the engine's threads.
-    number: usize,
     desk: Arc<Desk>,
     /// Views called on this thread.
     calls: u64,
@@ -223,14 +221,13 @@ impl<H: Handler> Engine<H> {
 
     /// The life of a serving thread.
     fn serve(self: Arc<Self>, number: usize, name: &str) {
-        let desk = Arc::new(Desk::new(name));
+        let desk = Arc::new(Desk::new(name, self.stats().map(|stats| (Arc::clone(stats), number))));
         locked(&self.desks).push(Arc::clone(&desk));
         let mut here: Here<H> = Here {
             thread: self.handler.start_thread(),
             attached: None,
             clock: Instant::now(),
             standing: Standing::new(&self.config),
-            number,
             desk,
             calls: 0,
         };

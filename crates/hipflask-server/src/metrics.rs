@@ -16,4 +16,4 @@ pub(crate) use board::{Counter, Gauge, State};
 pub use monitor::{Monitor, Role, wants_open_metrics};
 pub use prometheus::content_type;
 pub use stats::Stats;
-pub(crate) use stats::{Running, note_received, note_sent};
+pub(crate) use stats::{Running, Shown, note_received, note_sent};

@@ -2,13 +2,15 @@
 //!
 //! Each serving thread has a [`Desk`]. A worker puts its request there before it calls a view. A leader does not, since it
 //! would cost every fast request a lock: it leaves an [`InlineCall`] with the reactor, and whoever takes the reactor from it
-//! puts that on its desk. So the desks show every view that has run for longer than a few milliseconds.
+//! puts that on its desk. So the desks show every view that has run for longer than a few milliseconds, and what the metrics
+//! show of views on threads is what lies there.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::history::RouteHistory;
 use crate::locked;
+use crate::metrics::Stats;
 use crate::sys;
 
 /// Longer request lines are cut: nobody reads them.
@@ -58,6 +60,8 @@ pub(crate) struct Desk {
     thread: u64,
     name: Arc<str>,
     state: Mutex<State>,
+    /// Where what lies here is shown to other processes, and as which thread.
+    shown: Option<(Arc<Stats>, usize)>,
 }
 
 #[derive(Default)]
@@ -90,8 +94,15 @@ pub(crate) fn request_line(into: &mut Vec<u8>, method: &[u8], target: &[u8]) {
 }
 
 impl Desk {
-    pub(crate) fn new(name: &str) -> Desk {
-        Desk { thread: sys::this_thread(), name: name.into(), state: Mutex::default() }
+    pub(crate) fn new(name: &str, shown: Option<(Arc<Stats>, usize)>) -> Desk {
+        Desk { thread: sys::this_thread(), name: name.into(), state: Mutex::default(), shown }
+    }
+
+    fn show(&self, state: &mut State, busy: Busy) {
+        if let Some((stats, number)) = &self.shown {
+            stats.show(*number, &busy.request, busy.since);
+        }
+        state.busy = Some(busy);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -110,7 +121,7 @@ impl Desk {
         let mut state = self.state();
         let mut request = std::mem::take(&mut state.spare);
         request_line(&mut request, method, target);
-        state.busy = Some(Busy {
+        let busy = Busy {
             thread: self.thread,
             name: Arc::clone(&self.name),
             route: Arc::clone(route),
@@ -120,7 +131,8 @@ impl Desk {
             token,
             call,
             tell_after,
-        });
+        };
+        self.show(&mut state, busy);
     }
 
     /// A leader's call has lost it the reactor: it counts as a worker's, unless it has returned meanwhile. True if it
@@ -134,7 +146,7 @@ impl Desk {
         if state.returned >= inline.call {
             return false;
         }
-        state.busy = Some(Busy {
+        let busy = Busy {
             thread: desk.thread,
             name: Arc::clone(&desk.name),
             route,
@@ -144,7 +156,8 @@ impl Desk {
             token: inline.token,
             call: inline.call,
             tell_after,
-        });
+        };
+        desk.show(&mut state, busy);
         true
     }
 
@@ -153,6 +166,9 @@ impl Desk {
         let mut state = self.state();
         state.returned = call;
         if let Some(busy) = state.busy.take() {
+            if let Some((stats, number)) = &self.shown {
+                stats.hide(*number);
+            }
             state.spare = busy.request;
         }
     }
@@ -225,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_call_that_lost_the_reactor_is_shown_until_it_returns() {
-        let desk = Arc::new(Desk::new("thread"));
+        let desk = Arc::new(Desk::new("thread", None));
         let mut inline = InlineCall::default();
         inline.begin(&desk, 1, 7, &route(), (b"GET", b"/a"), Instant::now());
         assert!(desk.busy().is_none());
@@ -238,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_call_that_has_returned_meanwhile_is_not_shown() {
-        let desk = Arc::new(Desk::new("thread"));
+        let desk = Arc::new(Desk::new("thread", None));
         let mut inline = InlineCall::default();
         inline.begin(&desk, 1, 7, &route(), (b"GET", b"/a"), Instant::now());
         desk.end(1);
@@ -251,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_slow_view_is_told_of_whenever_its_time_has_doubled() {
-        let desk = Desk::new("thread");
+        let desk = Desk::new("thread", None);
         desk.begin(1, 7, &route(), (b"GET", b"/a"), LONG);
         let begun = desk.busy().expect("it runs").since;
         let told: Vec<u64> = (0..300)

@@ -13,6 +13,7 @@ use crate::exchange::Notice;
 use crate::handler::{Handler, Request};
 use crate::interim::Outbox;
 use crate::locked;
+use crate::metrics::Shown;
 use crate::pool::{Chore, StreamJob};
 use crate::reply::{Answer, Reply, Standing, asked};
 
@@ -33,6 +34,8 @@ struct Debt<H: Handler> {
     lender: Option<Lender>,
     /// Keeps the connection, if the request has a deadline; `conn` is a stand-in then.
     held: Option<Hold<H>>,
+    /// Shows it among the views that run.
+    _shown: Option<Shown>,
 }
 
 impl<H: Handler> Engine<H> {
@@ -48,11 +51,22 @@ impl<H: Handler> Engine<H> {
         let exchange = asked(&head, !self.is_stopping());
         let token = conn.token;
         let begin = conn.out.len();
+        let shown =
+            self.stats().and_then(|stats| stats.show_later(head.method(), head.raw_path(), Instant::now()));
         let request = Request { head, body, ticket, conn: Arc::clone(&conn.info) };
         let outbox = self.outbox(&conn, exchange, lender.is_some());
         let informs = outbox.is_some();
-        let debt =
-            Debt { engine: Arc::clone(self), conn, exchange, begin, outbox, answer: None, lender, held };
+        let debt = Debt {
+            engine: Arc::clone(self),
+            conn,
+            exchange,
+            begin,
+            outbox,
+            answer: None,
+            lender,
+            held,
+            _shown: shown,
+        };
         let deferred = Deferred::new(Box::new(debt), token, informs);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.handler.defer(request, deferred))) {
             self.notice(&Notice::Panic(message(&*panic)));
@@ -68,8 +82,17 @@ impl<H: Handler> Engine<H> {
     ) {
         let (begin, token) = (conn.out.len(), conn.token);
         let engine = Arc::clone(self);
-        let debt =
-            Debt { engine, conn, exchange, begin, outbox: None, answer: None, lender: None, held: None };
+        let debt = Debt {
+            engine,
+            conn,
+            exchange,
+            begin,
+            outbox: None,
+            answer: None,
+            lender: None,
+            held: None,
+            _shown: None,
+        };
         let mut deferred = Deferred::new(Box::new(debt), token, false);
         self.queue_chore(Box::new(move || {
             // A panic in `write` leaves a 500.

@@ -107,7 +107,7 @@ impl<H: Handler> Engine<H> {
         let scope = self.outbox(conn, exchange, lender.is_some()).map(Scope::enter);
         let request = Request { head, body, ticket, conn: Arc::clone(&conn.info) };
         if let Some(stats) = self.stats() {
-            stats.enter(here.number, request.head.method(), request.head.raw_path());
+            stats.is_busy(true);
         }
         if here.attached.is_none()
             && let Some(record) = conn.records.last_mut()
@@ -128,7 +128,7 @@ impl<H: Handler> Engine<H> {
         }));
         here.clock = Instant::now();
         if let Some(stats) = self.stats() {
-            stats.leave(here.number);
+            stats.is_busy(false);
         }
         let mut interim = 0;
         if let Some(scope) = scope {

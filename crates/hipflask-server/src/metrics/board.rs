@@ -52,8 +52,12 @@ const NAME: usize = 192;
 /// Hash, meta word, name, histogram.
 const ENTRY: usize = 2 + NAME / 8 + HISTOGRAM;
 
-/// Running views that a process can show. A pool is seldom larger.
-const RUNNING: usize = 64;
+/// Threads whose views a process can show. A pool is seldom larger.
+pub(super) const THREADS: usize = 64;
+/// Requests that are answered later which it can show besides: those that wait long stay, those that come while there are
+/// so many do not show.
+pub(super) const LATER: usize = 64;
+const RUNNING: usize = THREADS + LATER;
 /// Bytes of what is shown about one.
 const LABEL: usize = 104;
 /// Since when, its identity, its text's length, its text.
@@ -300,7 +304,8 @@ impl Process {
 /// A view that runs.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
-    pub(super) thread: usize,
+    /// `None` for a request that is answered later, on no thread.
+    pub(super) thread: Option<usize>,
     pub(super) text: String,
     pub(super) since: Duration,
 }
@@ -448,22 +453,23 @@ impl Board {
         self.word(block + GAUGES_AT + which as usize)
     }
 
-    /// Shows that a thread runs a view.
-    pub(super) fn enter(&self, block: usize, thread: usize, parts: [&[u8]; 3]) {
-        if thread >= RUNNING {
+    /// Shows that a view runs: at the place of its thread, or at one of those behind them.
+    pub(super) fn enter(&self, block: usize, place: usize, parts: [&[u8]; 3], since: Instant) {
+        if place >= RUNNING {
             return;
         }
-        let at = block + RUNNING_AT + thread * RUN;
+        let at = block + RUNNING_AT + place * RUN;
+        let since = since.saturating_duration_since(self.epoch).as_nanos();
         let length = self.write_text(at + 3, LABEL, parts);
         self.word(at + 2).store(length as u64, Relaxed);
         self.word(at + 1).fetch_add(1, Relaxed);
-        self.word(at).store(self.now().max(1), Release);
+        self.word(at).store(u64::try_from(since).unwrap_or(u64::MAX).max(1), Release);
     }
 
     /// Shows that it does no longer.
-    pub(super) fn leave(&self, block: usize, thread: usize) {
-        if thread < RUNNING {
-            self.word(block + RUNNING_AT + thread * RUN).store(0, Release);
+    pub(super) fn leave(&self, block: usize, place: usize) {
+        if place < RUNNING {
+            self.word(block + RUNNING_AT + place * RUN).store(0, Release);
         }
     }
 
@@ -498,7 +504,7 @@ impl Board {
             *gauge = u64::try_from(self.read(at + GAUGES_AT + place).cast_signed()).unwrap_or(0);
         }
         let now = self.now();
-        let running = (0..RUNNING).filter_map(|thread| self.run(at + RUNNING_AT + thread * RUN, thread, now));
+        let running = (0..RUNNING).filter_map(|place| self.run(at + RUNNING_AT + place * RUN, place, now));
         let slow = (0..SLOW).filter_map(|which| self.slow(at + SLOW_AT + which * SLOW_ENTRY));
         let full = self.read(at + FULL);
         Some(Process {
@@ -512,12 +518,13 @@ impl Board {
         })
     }
 
-    fn run(&self, at: usize, thread: usize, now: u64) -> Option<Run> {
+    fn run(&self, at: usize, place: usize, now: u64) -> Option<Run> {
         let since = self.word(at).load(Acquire);
         let identity = self.word(at + 1).load(Acquire);
         let text = self.read_text(at + 3, LABEL, self.read(at + 2));
         // Another view may have begun on the thread meanwhile.
         let same = since != 0 && self.word(at + 1).load(Acquire) == identity && self.read(at) == since;
+        let thread = (place < THREADS).then_some(place);
         same.then(|| Run { thread, text, since: Duration::from_nanos(now.saturating_sub(since)) })
     }
 
@@ -754,11 +761,11 @@ mod tests {
         board.counter(board.region(0), Counter::Accepted).fetch_add(7, Relaxed);
         board.gauge(block, Gauge::Connections).store(3, Relaxed);
         board.set_state(block, State::Ready);
-        board.enter(block, 5, [b"GET", b" ", b"/slow"]);
+        board.enter(block, 5, [b"GET", b" ", b"/slow"], Instant::now());
         let process = &board.processes()[0];
         assert_eq!(process.gauge(Gauge::Connections), 3);
         assert_eq!(process.running[0].text, "GET /slow");
-        assert_eq!(process.running[0].thread, 5);
+        assert_eq!(process.running[0].thread, Some(5));
         assert!(board.is_ready());
         board.forget(std::process::id());
         assert!(board.processes().is_empty());

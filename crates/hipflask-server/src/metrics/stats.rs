@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::board::{Board, Counter, Gauge, Kind, Part, SLOW, Slow, State};
+use super::board::{Board, Counter, Gauge, Kind, LATER, Part, SLOW, Slow, State, THREADS};
 use crate::exchange::Answered;
 use crate::locked;
 
@@ -28,7 +28,11 @@ pub struct Stats {
     floor: AtomicU64,
     /// The first of those will be forgotten at this time.
     until: AtomicU64,
+    /// A bit for each place of the board that shows a request which is answered later.
+    later: AtomicU64,
 }
+
+const _: () = assert!(LATER == u64::BITS as usize, "a bit for each place");
 
 /// Time and end of each slow request that is remembered; zeros where none is.
 #[derive(Debug, Default)]
@@ -45,6 +49,27 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stats.sub(self.what);
     }
+}
+
+/// Shows a request that is answered later for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    stats: Arc<Stats>,
+    place: usize,
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if let Some(block) = self.stats.block {
+            self.stats.board.leave(block, THREADS + self.place);
+        }
+        self.stats.later.fetch_and(!(1 << self.place), Relaxed);
+    }
+}
+
+/// A request line up to its query, which may hold what nobody should read.
+fn without_query(request: &[u8]) -> &[u8] {
+    request.split(|byte| *byte == b'?').next().unwrap_or(request)
 }
 
 thread_local! {
@@ -73,6 +98,7 @@ impl Stats {
             slow: Mutex::default(),
             floor: AtomicU64::new(0),
             until: AtomicU64::new(u64::MAX),
+            later: AtomicU64::new(0),
         }
     }
 
@@ -137,20 +163,39 @@ impl Stats {
         }
     }
 
-    /// A thread goes into a view.
-    pub(crate) fn enter(&self, thread: usize, method: &[u8], name: &[u8]) {
-        if let Some(block) = self.block {
-            self.add(Gauge::Busy);
-            self.board.enter(block, thread, [method, b" ", name]);
+    /// A thread goes into a view, or has come back.
+    pub(crate) fn is_busy(&self, busy: bool) {
+        if busy { self.add(Gauge::Busy) } else { self.sub(Gauge::Busy) }
+    }
+
+    /// Shows the view that a thread runs.
+    pub(crate) fn show(&self, thread: usize, request: &[u8], since: Instant) {
+        if let Some(block) = self.block
+            && thread < THREADS
+        {
+            self.board.enter(block, thread, [without_query(request), b"", b""], since);
         }
     }
 
-    /// It has come back.
-    pub(crate) fn leave(&self, thread: usize) {
-        if let Some(block) = self.block {
-            self.sub(Gauge::Busy);
+    /// Shows that it has come back.
+    pub(crate) fn hide(&self, thread: usize) {
+        if let Some(block) = self.block
+            && thread < THREADS
+        {
             self.board.leave(block, thread);
         }
+    }
+
+    /// Shows a request that is answered later, until the guard is dropped. `None` if so many are shown already.
+    pub(crate) fn show_later(self: &Arc<Self>, method: &[u8], path: &[u8], since: Instant) -> Option<Shown> {
+        let block = self.block?;
+        let taken = self
+            .later
+            .fetch_update(Relaxed, Relaxed, |taken| (taken != u64::MAX).then(|| taken | (taken + 1)));
+        // The lowest one that was free.
+        let place = taken.ok()?.trailing_ones() as usize;
+        self.board.enter(block, THREADS + place, [method, b" ", path], since);
+        Some(Shown { stats: Arc::clone(self), place })
     }
 
     pub(crate) fn refused(&self, kind: &str, status: u16) {
@@ -236,6 +281,28 @@ mod tests {
             stats.board.processes()[0].slow.iter().map(|slow| slow.times[0] / 1_000_000).collect();
         found.sort_unstable();
         assert_eq!(found, (84..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn requests_that_are_answered_later_are_shown_while_there_is_room() {
+        let stats = stats();
+        let begun = Instant::now();
+        let mut shown: Vec<_> = (0..LATER)
+            .map(|number| stats.show_later(b"GET", format!("/{number}").as_bytes(), begun))
+            .collect();
+        assert!(shown.iter().all(Option::is_some));
+        assert!(stats.show_later(b"GET", b"/more", begun).is_none());
+        drop(shown.swap_remove(7));
+        drop(shown.swap_remove(63 - 1));
+        let again = stats.show_later(b"GET", b"/again", begun).expect("a place is free");
+        stats.show(3, b"GET /view?secret", begun);
+        let running = &stats.board.processes()[0].running;
+        assert_eq!(running.len(), LATER);
+        assert_eq!((running[0].thread, running[0].text.as_str()), (Some(3), "GET /view"));
+        assert!(running.iter().any(|run| run.thread.is_none() && run.text == "GET /again"));
+        drop((shown, again));
+        stats.hide(3);
+        assert!(stats.board.processes()[0].running.is_empty());
     }
 
     #[test]

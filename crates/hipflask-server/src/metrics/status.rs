@@ -80,7 +80,8 @@ fn worker(process: &Process) -> String {
     ];
     let gauges = gauges.map(|(name, which)| format!("\"{name}\":{}", process.gauge(which)));
     let running = list(&process.running, |run| {
-        let (thread, seconds) = (run.thread, run.since.as_secs_f64());
+        let thread = run.thread.map_or_else(|| "null".to_owned(), |thread| thread.to_string());
+        let seconds = run.since.as_secs_f64();
         format!("{{\"thread\":{thread},\"view\":{},\"seconds\":{seconds:.6}}}", string(&run.text))
     });
     let slow = list(&process.slow, |slow| {
