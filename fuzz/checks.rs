@@ -52,7 +52,12 @@ pub(crate) fn head(data: &[u8]) {
             assert_eq!(described(&whole), described(&slow));
             let mut fields = [httparse::EMPTY_HEADER; 101];
             let mut other = httparse::Request::new(&mut fields);
-            assert_eq!(other.parse(data), Ok(httparse::Status::Complete(taken)));
+            let parsed = other.parse(data);
+            if parsed == Err(httparse::Error::Version) {
+                // It knows no minor version above 1 (RFC 9110 §2.5 has them read as the highest known).
+                continue;
+            }
+            assert_eq!(parsed, Ok(httparse::Status::Complete(taken)));
             assert_eq!(other.method.map(str::as_bytes), Some(whole.method()));
             assert_eq!(other.path.map(str::as_bytes), Some(whole.target()));
             assert!(
