@@ -1,4 +1,4 @@
-"""Seeds of the fuzz targets: `seeds/TARGET.txt` holds one input a line, odd bytes as `\\xNN`.
+"""Seeds of the fuzz targets: `seeds/TARGET.seeds` holds one input a line, odd bytes as `\\xNN`.
 
 python fuzz/seeds.py unpack DIRECTORY     # a folder for each target, as libFuzzer reads them
 python fuzz/seeds.py pack DIRECTORY       # and back, from a corpus that `-merge=1` has made small
@@ -18,7 +18,7 @@ LONGEST = 1000
 
 def unpack(directory: Path) -> None:
     """Write each input into a file of its own."""
-    for packed in sorted(SEEDS.glob("*.txt")):
+    for packed in sorted(SEEDS.glob("*.seeds")):
         folder = directory / packed.stem
         folder.mkdir(parents=True, exist_ok=True)
         for line in packed.read_bytes().splitlines():
@@ -32,7 +32,7 @@ def pack(directory: Path) -> None:
         inputs = {path.read_bytes() for path in folder.iterdir()}
         short = sorted((len(data), data) for data in inputs if len(data) <= LONGEST)
         lines = ["".join(map(_escaped, data)) for _, data in short]
-        (SEEDS / f"{folder.name}.txt").write_text("".join(f"{line}\n" for line in lines), "ascii")
+        (SEEDS / f"{folder.name}.seeds").write_text("".join(f"{line}\n" for line in lines), "ascii")
 
 
 def _escaped(byte: int) -> str:

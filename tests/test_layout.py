@@ -52,10 +52,10 @@ def tracked() -> list[Path]:
 
 
 def texts() -> list[tuple[str, str]]:
-    """Each tracked text file's name and content."""
+    """Each tracked text file's name and content, save inputs of tests and what programs write."""
     found = []
     for path in tracked():
-        if path.suffix not in (".http", ".lock"):
+        if path.suffix not in (".http", ".lock", ".seeds"):
             try:
                 found.append((str(path.relative_to(ROOT)), path.read_text()))
             except UnicodeDecodeError:
