@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 from doors import DOORS, Client
 
 from hipflask import Flask
+
+# A shell has its background jobs ignore the terminal's signals, which the servers that tests interrupt would
+# inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

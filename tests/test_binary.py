@@ -233,7 +233,7 @@ def test_an_environment_that_is_none_is_refused(binary, tmp_path):
 
 def test_missing_packages_are_named(binary, tmp_path):
     folder = make_environment(tmp_path / "empty", PYTHON)
-    done = run(binary, "--version", cwd=tmp_path, env=environment(VIRTUAL_ENV=str(folder)))
+    done = run(binary, "routes", cwd=tmp_path, env=environment(VIRTUAL_ENV=str(folder)))
     assert done.returncode == 1
     assert re.match(rf"hipflask: \w+ is not installed for Python {PYTHON} in {folder}\. ", done.stderr)
 
@@ -243,7 +243,7 @@ def test_the_environment_that_it_lies_in_is_used(binary, tmp_path):
     copy = shutil.copy(binary, folder / "bin")
     without = environment()
     del without["VIRTUAL_ENV"]
-    done = run(Path(copy), "--version", cwd=tmp_path, env=without)
+    done = run(Path(copy), "routes", cwd=tmp_path, env=without)
     assert f"in {folder}. " in done.stderr
 
 

@@ -7,7 +7,6 @@ import gc
 import inspect
 import json
 import pickle
-import time
 import weakref
 from io import BytesIO
 from threading import Thread
@@ -364,11 +363,10 @@ def test_nothing_leaks_when_dicts_and_headers_come_and_go() -> None:
     assert len(gc.get_objects()) - before < 50
 
 
-def test_many_headers_of_one_name_are_replaced_quickly() -> None:
-    headers = ds.Headers([("A", "1")] * 20_000)
-    start = time.perf_counter()
+def test_many_headers_of_one_name_are_replaced_in_one_go() -> None:
+    # In proportion to the square this would take hours.
+    headers = ds.Headers([("A", "1")] * 1_000_000)
     headers["a"] = "2"
-    assert time.perf_counter() - start < 0.2
     assert list(headers) == [("a", "2")]
 
 

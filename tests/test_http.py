@@ -454,6 +454,5 @@ COSTLY = [
 
 @pytest.mark.parametrize(("function", "text"), COSTLY)
 def test_costly_fields_take_time_in_proportion(function: Any, text: str) -> None:
-    start = time.perf_counter()
-    function(text)
-    assert time.perf_counter() - start < 0.2
+    # In proportion to the square this would take hours.
+    function(text * 20)

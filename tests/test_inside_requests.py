@@ -193,7 +193,9 @@ def test_an_upload_in_memory_is_a_file_in_every_respect(app: Any, client: Client
         file = hipflask.request.files["file"]
         stream = file.stream
         first = stream.read(3)
-        text = io.TextIOWrapper(stream)
+        # Before Python 3.11 a SpooledTemporaryFile has no `readable`; and without an encoding TextIOWrapper
+        # would ask for `fileno` there, which makes a file of it.
+        text = io.TextIOWrapper(stream if hasattr(stream, "readable") else stream._file, encoding="utf-8")
         text.seek(0)
         whole = text.read()
         text.detach()

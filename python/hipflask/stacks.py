@@ -109,7 +109,11 @@ def tell_all(server: Server) -> None:
         lines.append(f"{stuck} threads are stuck, {most} may be\n")
     lines += _all_tasks()
     text = "".join(lines) or "no view runs, and no task waits\n"
-    server_logger().warning("stacks were asked for\n%s", text.rstrip("\n"))
+    logger = server_logger()
+    logger.warning("stacks were asked for\n%s", text.rstrip("\n"))
+    # The next worker's turn comes then, and a thread writes the log.
+    for handler in logger.handlers:
+        handler.flush()
 
 
 def _all_tasks() -> list[str]:

@@ -91,17 +91,18 @@ impl Headers {
         let mut dropped = Vec::new();
         if let Some(mut list) = self.own(py) {
             let mut fresh = Some(Pair { name: name.clone().unbind(), value: value.clone().unbind() });
-            let mut at = 0;
-            while let Some(old) = list.get_mut(at) {
-                if !same_name(old.name.bind(py), name) {
-                    at += 1;
-                } else if let Some(fresh) = fresh.take() {
-                    dropped.push(std::mem::replace(old, fresh));
-                    at += 1;
-                } else {
-                    dropped.push(list.remove(at));
-                }
-            }
+            let mut first = None;
+            dropped.extend(list.extract_if(.., |old| {
+                same_name(old.name.bind(py), name)
+                    && match fresh.take() {
+                        Some(fresh) => {
+                            first = Some(std::mem::replace(old, fresh));
+                            false
+                        }
+                        None => true,
+                    }
+            }));
+            dropped.extend(first);
             list.extend(fresh);
         }
     }
