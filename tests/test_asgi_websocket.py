@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import threading
 from typing import Any
 
@@ -433,6 +434,8 @@ def test_what_a_view_learns_when_the_server_stops(learning, serve, form):
         if live.name == "client":
             return
         name = live.name
+        if name == "hypercorn" and sys.version_info >= (3, 12):
+            pytest.skip("from Python 3.12 on its stop waits for open connections, whatever the application")
         live.stop()
         code = client.receive()[0]
     ((reason, _, _, _),) = learning.notes.wait(1)
