@@ -2,7 +2,7 @@
 
 usage: workers.py [--seconds S] [--rounds N] [--write]
 
-The view computes for half a millisecond, so that the load generator, which shares the cores, hardly counts.
+The view computes for two milliseconds, so that the load generator, which shares the cores, hardly counts.
 Rounds are interleaved. The spread is that of 64 connections that are opened one after the other and kept, and
 of 64 that are opened at once, over two and four workers; beside it that of 64 connections over sockets with
 SO_REUSEPORT, which the kernel chooses by a hash of the addresses.
@@ -38,7 +38,7 @@ app = Flask(__name__)
 
 @app.get("/work")
 def work():
-    return str(sum(number * number for number in range(16_000)))
+    return str(sum(number * number for number in range(64_000)))
 
 
 @app.get("/who")
@@ -159,10 +159,10 @@ def section(results: dict) -> list[str]:
     return [
         "## Workers\n",
         f"Two workers answer {statistics.median(ratios):.2f} times (rounds: {min(ratios):.2f} to"
-        f" {max(ratios):.2f}) as many requests a second as one, for a view that computes for half a"
-        f" millisecond, on {results['cores']} cores which the load generator shares. By `benches/workers.py`;"
-        f" so are the numbers of connections that each worker gets of {CONNECTIONS} that are opened one after"
-        " the other and kept.\n",
+        f" {max(ratios):.2f}) as many requests a second as one, for a view that computes for two"
+        f" milliseconds, on {results['cores']} cores which the load generator shares. By"
+        f" `benches/workers.py`; so are the numbers of connections that each worker gets of {CONNECTIONS}"
+        " that are opened one after the other and kept.\n",
         table(["workers", "by", "connections of each, in several runs"], rows),
     ]
 
