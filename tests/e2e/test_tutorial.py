@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.expected_conditions import staleness_of
+from selenium.webdriver.support.wait import WebDriverWait
 
 
 def test_its_own_tests_pass(tutorial: Path) -> None:
@@ -50,12 +52,19 @@ def test_a_browser_uses_the_blog(tutorial, serve, browser, tmp_path, monkeypatch
 
 
 def use_the_blog(browser, url: str) -> None:
-    def fill(**fields: str) -> None:
+    def go(element, *, stays: bool = False) -> None:
+        # A click returns before the next page is there, and what is found meanwhile is the last one's.
+        page = browser.find_element(By.TAG_NAME, "html")
+        element.click()
+        if not stays:
+            WebDriverWait(browser, 30).until(staleness_of(page))
+
+    def fill(*, stays: bool = False, **fields: str) -> None:
         for name, text in fields.items():
             field = browser.find_element(By.NAME, name)
             field.clear()
             field.send_keys(text)
-        browser.find_element(By.CSS_SELECTOR, "form input[type=submit]").click()
+        go(browser.find_element(By.CSS_SELECTOR, "form input[type=submit]"), stays=stays)
 
     def text(selector: str) -> str:
         return browser.find_element(By.CSS_SELECTOR, selector).text
@@ -70,25 +79,27 @@ def use_the_blog(browser, url: str) -> None:
     fill(username="ada", password="engine")
     assert text("nav span") == "ada"
 
-    browser.find_element(By.LINK_TEXT, "New").click()
-    fill(title="", body="no title")
+    go(browser.find_element(By.LINK_TEXT, "New"))
+    fill(title="", body="no title", stays=True)
     assert browser.current_url == url + "/create"  # the browser itself asks for the required title
     fill(title="On engines", body="Ünïcode & <b>markup</b>")
     assert text("article h1") == "On engines"
     assert text("article p.body") == "Ünïcode & <b>markup</b>"
 
-    browser.find_element(By.LINK_TEXT, "Edit").click()
+    go(browser.find_element(By.LINK_TEXT, "Edit"))
     fill(title="On analytical engines", body="edited")
     assert text("article h1") == "On analytical engines"
 
-    browser.find_element(By.LINK_TEXT, "Edit").click()
-    browser.find_element(By.CSS_SELECTOR, "input.danger").click()
+    go(browser.find_element(By.LINK_TEXT, "Edit"))
+    page = browser.find_element(By.TAG_NAME, "html")
+    go(browser.find_element(By.CSS_SELECTOR, "input.danger"), stays=True)
     browser.switch_to.alert.accept()
+    WebDriverWait(browser, 30).until(staleness_of(page))
     browser.implicitly_wait(0)
     assert not browser.find_elements(By.CSS_SELECTOR, "article")
     browser.implicitly_wait(5)
 
-    browser.find_element(By.LINK_TEXT, "Log Out").click()
+    go(browser.find_element(By.LINK_TEXT, "Log Out"))
     assert browser.find_element(By.LINK_TEXT, "Log In")
 
     browser.get(url + "/auth/register")
