@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from doors import DOORS, Client
+from live_server import Server
 
 from hipflask import Flask
 
@@ -55,3 +56,17 @@ def through(request):
     yield open_client
     for client in opened:
         client.close()
+
+
+@pytest.fixture
+def serve():
+    """Starts live servers for apps, with settings; they end with the test."""
+    servers = []
+
+    def start(app, **settings):
+        servers.append(Server(app, **settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

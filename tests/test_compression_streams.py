@@ -10,7 +10,6 @@ import zlib
 
 import httpx
 import pytest
-from live_server import Server
 from test_compression import TEXT, decode
 
 from hipflask import Flask, Response
@@ -93,19 +92,6 @@ BODIES = {
 @pytest.fixture(params=[flask_app, asgi_app], ids=["flask", "asgi"])
 def make(request):
     return request.param
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(app, **settings):
-        servers.append(Server(app, **settings))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 @pytest.mark.parametrize("coding", CODINGS)

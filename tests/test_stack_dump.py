@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 
@@ -80,8 +81,11 @@ BOTH = pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["one pr
 @BOTH
 def test_views_in_python_and_tasks_are_written_down_and_all_goes_on(start, tmp_path, workers):
     command, port = start(*workers)
-    with send(port, "/burn") as burns, send(port, "/waits?a=1"):
+    # One after the other: what is printed is looked for in this order.
+    with contextlib.ExitStack() as stack:
+        burns = stack.enter_context(send(port, "/burn"))
         command.until("burning")
+        stack.enter_context(send(port, "/waits?a=1"))
         command.until("waiting")
         for _ in range(2):
             command.signal(signal.SIGQUIT)

@@ -18,25 +18,11 @@ import pytest
 import zstandard
 from flask import Flask as RealFlask
 from flask import send_file as real_send_file
-from live_server import Server
 
 from hipflask import Flask, Response, _core, abort, send_file
 from hipflask.precompress import compressed
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(app, **settings):
-        servers.append(Server(app, **settings))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 @pytest.fixture

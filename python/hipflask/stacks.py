@@ -50,10 +50,7 @@ def tell(
     if answered == 503:
         # It has never run: there is nowhere that it could be.
         return
-    # A control character could rewrite a terminal's lines.
-    about = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in request)
-    if route is not None:
-        about += f" (route {route})"
+    about = _named(request, route)
     if thread is not None:
         name, number = thread
         frame = None if number is None else sys._current_frames().get(number)
@@ -100,8 +97,7 @@ def tell_all(server: Server) -> None:
     """
     lines = []
     for number, name, route, request, took, late in server.running():
-        about = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in request)
-        about += f" (route {route})" if route is not None else ""
+        about = _named(request, route)
         outcome = ", answered by its deadline" if late else ""
         lines.append(f"thread 0x{number:016x} {name} runs {about} for {took:.1f} s{outcome}\n")
     stuck, most = server.stuck_threads
@@ -114,6 +110,13 @@ def tell_all(server: Server) -> None:
     # The next worker's turn comes then, and a thread writes the log.
     for handler in logger.handlers:
         handler.flush()
+
+
+def _named(request: str, route: str | None) -> str:
+    """A request as the log has it."""
+    # A control character could rewrite a terminal's lines.
+    about = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in request)
+    return about if route is None else f"{about} (route {route})"
 
 
 def _all_tasks() -> list[str]:
